@@ -1,0 +1,56 @@
+# The virtual environment is made once, by whichever target needs it first.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+# The first Python of 3.10 or later that can make virtual environments. `make PYTHON=... test` picks another.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
+	&& echo "$$python" && break; done)
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+help: ## Show this help
+	@echo "analytics-batcher"
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | while IFS="	" read -r target text; do \
+		printf '  make %-7s %s\n' "$$target" "$$text"; done
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or later, with venv and ensurepip, was not found: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv "$(VENV)"
+
+# Each stamp stands for one finished installation, so that an interrupted one is done again.
+$(VENV)/.core: $(BIN)/python pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.core ## Run the main job against a local receiver (FAULTS=1: with faults injected)
+	@$(BIN)/python -m analytics_batcher demo $(if $(filter-out 0,$(FAULTS)),--faults)
+
+test: $(VENV)/.dev ## Run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint (ruff, all rules), check types (mypy --strict) and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy --strict
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(VENV)/.bench ## Measure beside segment-analytics-python, in one interleaved run
+	@$(BIN)/python benchmarks/imports.py
+	@$(BIN)/python benchmarks/caller.py
+
+clean: ## Remove the virtual environment and what tools left behind
+	@rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,134 @@
+"""The contract of a buffer: the thread-safe queue between callers and consumer.
+
+A buffer sees bytes and stamps and never what they mean. It keeps the books (`Ledger`) under its own lock, so that what
+is pending and what is counted change in one stroke. What is leased still counts against its bounds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..errors import DropReason
+    from ..stats import Ledger
+
+NEVER: Final = float("inf")
+"""A threshold that no buffer reaches."""
+
+
+class Loss(NamedTuple):
+    """Leased records to be given up.
+
+    Attributes:
+        reason: Why.
+        detail: What exactly, without the messages' content.
+        positions: Where they stand in the lease.
+    """
+
+    reason: DropReason
+    detail: str
+    positions: Sequence[int]
+
+
+class Lease:
+    """Records handed to the consumer, oldest first, until it settles or releases them. Used by the consumer alone.
+
+    Attributes:
+        keys: The buffer's own name for each record, in its order of acceptance.
+        records: The records, in the same order.
+    """
+
+    __slots__ = ("keys", "records")
+
+    def __init__(self, keys: list[int], records: list[bytes]) -> None:
+        self.keys = keys
+        self.records = records
+
+
+class Reading(NamedTuple):
+    """What a buffer holds, and its books, at one moment.
+
+    Attributes:
+        messages: Records that wait or are leased.
+        bytes: Their size with each one's overhead.
+        waiting: Records that are not leased.
+        waiting_bytes: Their size with each one's overhead.
+        oldest: When the oldest one was accepted, in seconds of the monotonic clock, or `None`.
+        ledger: A copy of the books.
+    """
+
+    messages: int
+    bytes: int
+    waiting: int
+    waiting_bytes: int
+    oldest: float | None
+    ledger: Ledger
+
+
+class Buffer(Protocol):
+    """What the client and the consumer know of a buffer. Every method may be called from any thread."""
+
+    durable: bool
+    """Whether its records survive the process."""
+    ledger: Ledger
+
+    def put(self, record: bytes) -> DropReason | None:
+        """Accept a record and count it, or say why not and count nothing. Never waits and never raises."""
+
+    def wait_for_room(self, size: int, timeout: float) -> None:
+        """Wait until a record of `size` bytes may fit, or the buffer is closed; at most `timeout` seconds."""
+
+    def refuse(self, reason: DropReason, count: int = 1) -> None:
+        """Count messages that were refused before they reached the buffer."""
+
+    def count_requests(self, requests: int, retries: int, batches: int, error: str | None) -> None:
+        """Count requests; `error` says what went wrong with the last one."""
+
+    def take(self, messages: int, size: int) -> Lease | None:
+        """Lease the oldest records: at most `messages`, and no further one once `size` bytes are reached."""
+
+    def settle(self, lease: Lease, delivered: Sequence[int], losses: Sequence[Loss]) -> bool:
+        """Remove records of the lease and count them; the others stay leased.
+
+        Returns:
+            False if the lease is void, because its records were abandoned meanwhile: nothing is counted then.
+        """
+
+    def release(self, lease: Lease, start: int) -> None:
+        """Give the lease's records from position `start` on back to the head of the line, in their order."""
+
+    def abandon(self, reason: DropReason) -> list[bytes]:
+        """Give up everything, leased records too, and count it. A durable buffer keeps all and returns nothing."""
+
+    def take_evicted(self) -> list[bytes]:
+        """The records that made room for newer ones and were kept to be reported; the caller may have them."""
+
+    def ticket(self) -> int:
+        """A key above those of all records accepted so far."""
+
+    def settled_below(self) -> int:
+        """A key such that no record below it is waiting or leased."""
+
+    def read(self) -> Reading:
+        """What the buffer holds, and its books, at one moment."""
+
+    def arm(self, messages: float, size: float) -> bool:
+        """Wake the consumer once this much is waiting (`NEVER`: not at all).
+
+        Returns:
+            Whether that much is waiting already, or the buffer is full; then nobody is woken.
+        """
+
+    def wake(self) -> None:
+        """Wake the consumer, now or when it next waits."""
+
+    def wait(self, timeout: float | None) -> None:
+        """In the consumer: wait until woken, at most `timeout` seconds."""
+
+    def close(self) -> None:
+        """Refuse every further record as `closed`."""
+
+    def reset(self) -> None:
+        """In a forked child: begin empty, with new locks and new books."""

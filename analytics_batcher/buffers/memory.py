@@ -1,0 +1,324 @@
+"""The default buffer: in memory, bounded by count and by bytes."""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+from collections import deque
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from ..errors import DropReason
+from ..stamp import accepted_at
+from ..stats import Ledger
+from . import NEVER, Lease, Loss, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RECORD_OVERHEAD: Final = sys.getsizeof(b"") + 8 + 16
+"""What a waiting record takes beside its bytes: the object's header, its place in the queue, rounding."""
+
+# Looking a member up on its enum runs Python code on some versions.
+_QUEUE_FULL: Final = DropReason.QUEUE_FULL
+_CLOSED: Final = -1
+_EVICTED_SHARE: Final = 16
+
+
+class MemoryBuffer:
+    """Records in the order of their acceptance, in this process's memory.
+
+    Args:
+        max_messages: The most records to hold, leased ones included.
+        max_bytes: The most bytes to hold, each record's overhead included.
+        evict: Whether a full buffer gives up its oldest records that are not leased, rather than refuse the new one.
+        keep_evicted: Whether to keep evicted records until they are reported, within a sixteenth of `max_bytes`.
+
+    Locking: `_lock` guards every field below but `_token`. A caller is inside only between plain statements, with no
+    Python-level call and no loop on the way of an accepted message: no signal handler, finalizer or exception thrown
+    from outside can then see, or leave, half of a change. The lock is reentrant for the rare ways on which one can.
+    Nothing waits and nothing is called back inside.
+    """
+
+    durable = False
+
+    def __init__(self, max_messages: int, max_bytes: int, *, evict: bool = False, keep_evicted: bool = False) -> None:
+        self._limits = (max_messages, max_bytes)
+        self._evict = evict
+        self._keep_evicted = max_bytes // _EVICTED_SHARE if keep_evicted else 0
+        self.reset()
+
+    def reset(self) -> None:
+        """In a forked child: begin empty, with new locks and new books."""
+        # Looked up here and not at import, so that a patch of `threading` made since then is seen.
+        self._lock = threading.RLock()
+        self._token = _thread.allocate_lock()  # a binary semaphore: free means that the consumer was woken
+        self._token.acquire()
+        self.ledger = Ledger()
+        self._max_messages, self._max_bytes = self._limits
+        self._messages = 0
+        self._bytes = 0
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._head = 0  # the key of `_waiting[0]`; each further one's is one more
+        self._returned: deque[tuple[int, bytes]] = deque()  # released records, all older than `_head`
+        self._leases: tuple[Lease, ...] = ()
+        self._gates: tuple[_thread.LockType, ...] = ()
+        self._evicted: deque[bytes] = deque()
+        self._evicted_bytes = 0
+        self._full = False  # whether a record found no room since the last `take`
+        self._wake_messages: float = NEVER
+        self._wake_bytes: float = NEVER
+
+    def put(self, record: bytes) -> DropReason | None:
+        """Accept a record and count it, or say why not and count nothing. Never waits and never raises."""
+        size = len(record) + RECORD_OVERHEAD
+        entry = (record,)
+        ready = False
+        refusal = None
+        try:
+            with self._lock:
+                if self._messages >= self._max_messages or self._bytes + size > self._max_bytes:
+                    refusal = self._make_room(size)
+                if refusal is None:
+                    self.ledger.tracked += 1
+                    self._messages += 1
+                    self._bytes += size
+                    self._waiting_bytes += size
+                    self._waiting += entry
+                ready = self._messages >= self._wake_messages or self._waiting_bytes >= self._wake_bytes
+        finally:
+            # Not before the lock is free, and also when an exception was thrown in just there.
+            if ready and self._token.locked():
+                self.wake()
+        return refusal
+
+    def _make_room(self, size: int) -> DropReason | None:
+        if self._max_messages == _CLOSED:
+            return DropReason.CLOSED
+        self._full = True
+        if self._wake_messages is not NEVER:
+            self._wake_messages = 0  # the consumer must not wait for company that cannot come
+        if not self._evict or size > self._max_bytes:
+            return _QUEUE_FULL
+        # Each turn is whole in itself: what interrupts between two finds the books balanced.
+        while self._messages >= self._max_messages or self._bytes + size > self._max_bytes:
+            returned, waiting = self._returned, self._waiting
+            if not returned and not waiting:
+                return _QUEUE_FULL
+            record = returned[0][1] if returned else waiting[0]
+            freed = len(record) + RECORD_OVERHEAD
+            if record is not (returned[0][1] if returned else waiting[0] if waiting else None):
+                continue  # a call from a signal handler came between
+            if returned:
+                del returned[0]
+            else:
+                del waiting[0]
+                self._head += 1
+            self._messages -= 1
+            self._bytes -= freed
+            self._waiting_bytes -= freed
+            self.ledger.dropped[_QUEUE_FULL] += 1
+            self.ledger.evicted += 1
+            if self._evicted_bytes + freed <= self._keep_evicted:
+                self._evicted_bytes += freed
+                self._evicted += (record,)
+        return None
+
+    def wait_for_room(self, size: int, timeout: float) -> None:
+        """Wait until a record of `size` bytes may fit, or the buffer is closed; at most `timeout` seconds."""
+        size += RECORD_OVERHEAD
+        gate = _thread.allocate_lock()
+        gate.acquire()
+        with self._lock:
+            fits = self._messages < self._max_messages and self._bytes + size <= self._max_bytes
+            if fits or self._max_messages == _CLOSED or size > self._max_bytes:
+                return
+            self._gates += (gate,)
+        if not gate.acquire(timeout=max(timeout, 0.0)):
+            with self._lock:
+                self._gates = tuple(other for other in self._gates if other is not gate)
+
+    def refuse(self, reason: DropReason, count: int = 1) -> None:
+        """Count messages that were refused before they reached the buffer."""
+        with self._lock:
+            self.ledger.tracked += count
+            self.ledger.dropped[reason] += count
+            self.ledger.refused[reason] += count
+
+    def count_requests(self, requests: int, retries: int, batches: int, error: str | None) -> None:
+        """Count requests; `error` says what went wrong with the last one."""
+        with self._lock:
+            self.ledger.requests += requests
+            self.ledger.retries += retries
+            self.ledger.batches += batches
+            if error is not None:
+                self.ledger.last_error = error
+
+    def take(self, messages: int, size: int) -> Lease | None:
+        """Lease the oldest records: at most `messages`, and no further one once `size` bytes are reached."""
+        with self._lock:
+            keys: list[int] = []
+            records: list[bytes] = []
+            weight = 0
+            for key, record in islice(self._returned, messages):
+                if weight >= size:
+                    break
+                keys.append(key)
+                records.append(record)
+                weight += len(record)
+            returned = len(records)
+            for record in islice(self._waiting, messages - returned):
+                if weight >= size:
+                    break
+                keys.append(self._head + len(records) - returned)
+                records.append(record)
+                weight += len(record)
+            if not records:
+                return None
+            lease = Lease(keys, records)
+            self._move_out(lease, returned, weight + RECORD_OVERHEAD * len(records))
+            return lease
+
+    def _move_out(self, lease: Lease, returned: int, weight: int) -> None:
+        waited = len(lease.records) - returned
+        self._leases += (lease,)
+        self._full = False
+        self._waiting_bytes -= weight
+        self._head += waited
+        for _ in range(returned):
+            del self._returned[0]
+        for _ in range(waited):
+            del self._waiting[0]
+
+    def settle(self, lease: Lease, delivered: Sequence[int], losses: Sequence[Loss]) -> bool:
+        """Remove records of the lease and count them; the others stay leased.
+
+        Returns:
+            False if the lease is void, because its records were abandoned meanwhile: nothing is counted then.
+        """
+        gone = set(delivered)
+        for loss in losses:
+            gone.update(loss.positions)
+        size = sum(len(lease.records[position]) + RECORD_OVERHEAD for position in gone)
+        rest = [position for position in range(len(lease.records)) if position not in gone]
+        keys = [lease.keys[position] for position in rest]
+        records = [lease.records[position] for position in rest]
+        with self._lock:
+            if lease not in self._leases:
+                return False
+            self._messages -= len(gone)
+            self._bytes -= size
+            self.ledger.delivered += len(delivered)
+            for loss in losses:
+                self.ledger.dropped[loss.reason] += len(loss.positions)
+            lease.keys, lease.records = keys, records
+            if not records:
+                self._leases = tuple(other for other in self._leases if other is not lease)
+            gates, self._gates = self._gates, ()
+        _open(gates)
+        return True
+
+    def release(self, lease: Lease, start: int) -> None:
+        """Give the lease's records from position `start` on back to the head of the line, in their order."""
+        back = list(zip(lease.keys[start:], lease.records[start:], strict=True))
+        with self._lock:
+            if lease not in self._leases:
+                return
+            self._returned = deque(sorted([*self._returned, *back]))
+            self._waiting_bytes += sum(len(record) + RECORD_OVERHEAD for _, record in back)
+            lease.keys, lease.records = lease.keys[:start], lease.records[:start]
+            if not lease.records:
+                self._leases = tuple(other for other in self._leases if other is not lease)
+
+    def abandon(self, reason: DropReason) -> list[bytes]:
+        """Give up everything, leased records too, and count it as `reason`."""
+        with self._lock:
+            held = [pair for lease in self._leases for pair in zip(lease.keys, lease.records, strict=True)]
+            records = [record for _, record in sorted([*held, *self._returned])]
+            records += self._waiting
+            self._leases = ()
+            self._head += len(self._waiting)
+            self._returned.clear()
+            self._waiting.clear()
+            self._messages = self._bytes = self._waiting_bytes = 0
+            self.ledger.dropped[reason] += len(records)
+            gates, self._gates = self._gates, ()
+        _open(gates)
+        return records
+
+    def take_evicted(self) -> list[bytes]:
+        """The records that made room for newer ones and were kept to be reported; the caller may have them."""
+        with self._lock:
+            evicted, self._evicted = self._evicted, deque()
+            self._evicted_bytes = 0
+        return list(evicted)
+
+    def ticket(self) -> int:
+        """A key above those of all records accepted so far."""
+        with self._lock:
+            return self._head + len(self._waiting)
+
+    def settled_below(self) -> int:
+        """A key such that no record below it is waiting or leased."""
+        with self._lock:
+            held = [lease.keys[0] for lease in self._leases if lease.keys]
+            if self._returned:
+                held.append(self._returned[0][0])
+            return min(held, default=self._head)
+
+    def read(self) -> Reading:
+        """What the buffer holds, and its books, at one moment."""
+        with self._lock:
+            heads = [lease.records[0] for lease in self._leases if lease.records]
+            if self._returned:
+                heads.append(self._returned[0][1])
+            elif self._waiting:
+                heads.append(self._waiting[0])
+            return Reading(
+                self._messages,
+                self._bytes,
+                len(self._returned) + len(self._waiting),
+                self._waiting_bytes,
+                min(map(accepted_at, heads), default=None),
+                self.ledger.copy(),
+            )
+
+    def arm(self, messages: float, size: float) -> bool:
+        """Wake the consumer once this much is waiting (`NEVER`: not at all).
+
+        Returns:
+            Whether that much is waiting already, or the buffer is full; then nobody is woken.
+        """
+        with self._lock:
+            waiting = len(self._returned) + len(self._waiting)
+            if waiting >= messages or self._waiting_bytes >= size or (waiting and self._full):
+                self._wake_messages = self._wake_bytes = NEVER
+                return True
+            leased = self._messages - waiting
+            self._wake_messages, self._wake_bytes = leased + messages, size
+            return False
+
+    def wake(self) -> None:
+        """Wake the consumer, now or when it next waits."""
+        with suppress(RuntimeError):  # it was woken already
+            self._token.release()
+
+    def wait(self, timeout: float | None) -> None:
+        """In the consumer: wait until woken, at most `timeout` seconds."""
+        self._token.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        self._wake_messages = self._wake_bytes = NEVER
+
+    def close(self) -> None:
+        """Refuse every further record as `closed`."""
+        with self._lock:
+            self._max_messages = _CLOSED
+            gates, self._gates = self._gates, ()
+        _open(gates)
+
+
+def _open(gates: Sequence[_thread.LockType]) -> None:
+    for gate in gates:
+        gate.release()

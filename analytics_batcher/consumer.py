@@ -1,0 +1,146 @@
+"""The only loop: take, send, settle. One step of it can be called by a thread, by a flush, or by a test."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+from .buffers import NEVER, Loss
+from .errors import DropReason
+from .stamp import accepted_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .buffers import Buffer, Lease
+    from .report import Reporter
+    from .sender import Outcome, Sender
+
+_EXPIRED_AT_ONCE: Final = 1_000
+_EXPIRED_BYTES_AT_ONCE: Final = 2**20
+
+
+class Consumer:
+    """Moves records from a buffer to a sender, and knows no implementation of either.
+
+    Args:
+        buffer: Where records wait.
+        sender: Where they go.
+        reporter: Is told what happened.
+        flush_interval: Seconds that a message may wait for company.
+        max_age: Seconds after which a message is given up as `expired`; infinite for never.
+        clock: The monotonic clock.
+
+    Locking: none. Whoever runs a step must be the only one; see `Pipeline`. `flush_below` and `draining` are only
+    ever raised by other threads, in single assignments.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        sender: Sender,
+        reporter: Reporter,
+        *,
+        flush_interval: float,
+        max_age: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._buffer = buffer
+        self._sender = sender
+        self._reporter = reporter
+        self._flush_interval = flush_interval
+        self._max_age = max_age
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """In a forked child: what was under way is the parent's."""
+        self._lease: Lease | None = None
+        self.not_before = 0.0
+        self.flush_below = 0
+        self.draining = False
+
+    def step(self, deadline: float | None = None) -> float | None:
+        """Do what is due, at most one request.
+
+        Args:
+            deadline: When the request must have ended, in seconds of the monotonic clock, or `None`.
+
+        Returns:
+            The seconds until a step may have something to do; 0 for at once, `None` until the buffer wakes us.
+        """
+        look_again = self._reporter.report_refused(self._buffer)
+        wait = self._step(deadline)
+        if look_again is None:
+            return wait
+        return look_again if wait is None else min(wait, look_again)
+
+    def _step(self, deadline: float | None) -> float | None:
+        now = self._clock()
+        self._expire(now)
+        if self._lease is None and not self._buffer.arm(1, NEVER):
+            return None
+        if now < self.not_before:
+            return min(self.not_before - now, self._until_expiry(now))
+        if self._lease is None:
+            wait = self._until_company_is_over(now)
+            if wait > 0:
+                return wait
+            self._lease = self._buffer.take(self._sender.batch_messages, self._sender.batch_bytes)
+        if self._lease is not None:
+            self._settle(self._lease, self._sender.send(self._lease.records, deadline))
+        return 0.0
+
+    def _until_company_is_over(self, now: float) -> float:
+        """The seconds that the waiting messages may still wait for others; not above 0 if they should go now."""
+        if self.draining or self._buffer.settled_below() < self.flush_below:
+            return 0.0
+        if self._buffer.arm(self._sender.batch_messages, self._sender.batch_bytes):
+            return 0.0
+        oldest = self._buffer.read().oldest
+        return 0.0 if oldest is None else oldest + self._flush_interval - now
+
+    def _settle(self, lease: Lease, outcome: Outcome) -> None:
+        self.not_before = self._clock() + outcome.wait if outcome.wait else 0.0
+        records = lease.records
+        self._buffer.count_requests(outcome.requests, outcome.retries, int(bool(outcome.delivered)), outcome.error)
+        self._buffer.release(lease, outcome.tried)
+        counted = self._buffer.settle(lease, outcome.delivered, outcome.losses)
+        if not lease.records or not counted:
+            self._lease = None
+        if not counted:
+            return
+        if outcome.receipt is not None:
+            self._reporter.delivered(outcome.receipt)
+        if outcome.error is not None:
+            self._reporter.failed(outcome.error, halted=outcome.halted)
+        for loss in outcome.losses:
+            self._report(loss, records)
+
+    def _report(self, loss: Loss, records: Sequence[bytes]) -> None:
+        lost = [records[position] for position in loss.positions]
+        self._reporter.drop(loss.reason, loss.detail, len(lost), lost)
+
+    def _expire(self, now: float) -> None:
+        """Give up what is too old, whether it waits or is kept for another attempt."""
+        while (oldest := self._buffer.read().oldest) is not None and oldest + self._max_age <= now:
+            lease = self._lease or self._buffer.take(_EXPIRED_AT_ONCE, _EXPIRED_BYTES_AT_ONCE)
+            if lease is None:
+                return
+            records = lease.records
+            old = [place for place, record in enumerate(records) if accepted_at(record) + self._max_age <= now]
+            loss = Loss(DropReason.EXPIRED, f"older than {self._max_age:g} s", old)
+            counted = self._buffer.settle(lease, (), [loss])
+            if lease is not self._lease:
+                self._buffer.release(lease, 0)
+            elif not lease.records or not counted:
+                self._lease = None
+            if counted and old:
+                self._report(loss, records)
+            if not old:
+                return
+
+    def _until_expiry(self, now: float) -> float:
+        oldest = self._buffer.read().oldest
+        return math.inf if oldest is None else max(oldest + self._max_age - now, 0.0)

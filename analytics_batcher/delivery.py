@@ -1,0 +1,261 @@
+"""The vendor sender: packs a batch, posts it, and turns the destination's verdict into an outcome."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from .batch import Limits, fill
+from .buffers import Loss
+from .destinations import Action, Unsupported, Verdict
+from .errors import DropReason, TransportError
+from .message import decode, replace
+from .retry import Retry, Schedule
+from .sender import Outcome
+from .stamp import STAMP_BYTES
+from .stats import Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from .destinations import Destination
+    from .transport import Transport
+
+HALT_PROBE: Final = 60.0
+"""Seconds between two probes while the vendor refuses the request itself."""
+_MANY: Final = 20
+_REFUSED_BATCHES: Final = 2
+_SUSPECTS: Final = 3
+
+
+class BatchSender:
+    """Sends to one destination. Used by one thread at a time: no field is shared.
+
+    Args:
+        destination: The vendor.
+        transport: Makes the requests.
+        limits: The destination's own limits, or lower ones.
+        retry: The waits between attempts.
+        before_send: May change or drop each message, once.
+        default: Makes a JSON value of one that nobody knows, in what `before_send` returned.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        transport: Transport,
+        limits: Limits,
+        retry: Retry,
+        *,
+        before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
+        default: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.name = destination.name
+        self.batch_messages = limits.messages
+        self.batch_bytes = limits.bytes
+        self._destination = destination
+        self._transport = transport
+        self._limits = limits
+        self._before_send = before_send
+        self._default = default
+        self._schedule = Schedule(retry)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._schedule.reset()
+        # Groups of stamps that are to be tried apart, in order, because they were refused together.
+        self._plan: list[list[bytes]] = []
+        self._attempts: dict[bytes, int] = {}  # by stamp, of messages sent and not settled
+        self._filtered: dict[bytes, bytes] = {}  # by stamp, what `before_send` made of messages not settled
+        self._searching = 0  # how many messages the search for a bad one began with
+        self._found_good = False  # whether that search delivered anything
+        self._refused_batches = 0  # batches of many, in a row, of which every message was refused
+        self._forbidden = False  # whether the last answer was a halt that the content may have caused
+        self._content_searched = False  # such a halt is searched for a bad message once
+        self._suspects: list[bytes] = []
+
+    def reset(self) -> None:
+        """In a forked child: forget the connections and whatever is half done."""
+        self._transport.reopen()
+        self._begin()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def send(self, records: Sequence[bytes], deadline: float | None) -> Outcome:
+        """Make at most one request, out of the oldest records. Raises nothing for the network or the vendor."""
+        places = {record[:STAMP_BYTES]: place for place, record in enumerate(records)}
+        self._forget(places)
+        candidates = [places[stamp] for stamp in self._plan[0]] if self._plan else range(len(records))
+        losses: list[Loss] = []
+        chosen: list[int] = []
+        batch = fill(self._wires(records, candidates, chosen, losses), self._limits, self._destination.envelope)
+        del chosen[len(batch) :]  # the last one read may not have fitted
+        lost = [place for loss in losses for place in loss.positions]
+        tried = len(records) if self._plan else max([*chosen, *lost]) + 1
+        if not batch:
+            return Outcome(tried, losses=losses)
+        stamps = [records[place][:STAMP_BYTES] for place in chosen]
+        repeated = any(stamp in self._attempts for stamp in stamps)
+        for stamp in stamps:
+            self._attempts[stamp] = self._attempts.get(stamp, 0) + 1
+        verdict, receipt = self._post(batch, max(self._attempts[stamp] for stamp in stamps), deadline)
+        delivered, more, wait = self._judge(verdict, chosen, stamps)
+        return Outcome(
+            tried=tried,
+            delivered=delivered,
+            losses=self._with_suspects(losses + more, places),
+            wait=wait,
+            requests=1,
+            retries=int(repeated),
+            error=None if verdict.action is Action.DELIVERED else verdict.detail,
+            halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
+            receipt=receipt if delivered else None,
+        )
+
+    def _forget(self, places: Mapping[bytes, int]) -> None:
+        """Drop what is remembered of messages that were settled, evicted or expired."""
+        for known in (self._attempts, self._filtered):
+            for stamp in known.keys() - places.keys():
+                del known[stamp]
+        groups = ([stamp for stamp in group if stamp in places] for group in self._plan)
+        self._plan = [group for group in groups if group]
+        # Without a search there are no suspects: all are tried together again.
+        self._suspects = [stamp for stamp in self._suspects if stamp in places] if self._plan else []
+
+    def _wires(
+        self, records: Sequence[bytes], candidates: Sequence[int], chosen: list[int], losses: list[Loss]
+    ) -> Iterator[bytes]:
+        for place in candidates:
+            wire = self._wire(records[place])
+            if isinstance(wire, bytes):
+                chosen.append(place)
+                yield wire
+            else:
+                losses.append(Loss(wire[0], wire[1], (place,)))
+
+    def _wire(self, record: bytes) -> bytes | tuple[DropReason, str]:
+        hook = self._before_send
+        if hook is not None:
+            stamp = record[:STAMP_BYTES]
+            filtered = self._filtered.get(stamp) or _filter(hook, record, self._default)
+            if not isinstance(filtered, bytes):
+                return filtered
+            record = self._filtered[stamp] = filtered
+        try:
+            wire = self._destination.wire(record)
+        except Unsupported as error:
+            return DropReason.UNSUPPORTED, str(error)
+        if len(wire) > self._limits.message_bytes:
+            return DropReason.TOO_LARGE, f"{len(wire)} bytes; allowed are {self._limits.message_bytes}"
+        return wire
+
+    def _post(self, batch: Sequence[bytes], attempts: int, deadline: float | None) -> tuple[Verdict, Delivery | None]:
+        body = self._destination.body(batch)
+        started = time.monotonic()
+        try:
+            answer = self._transport.post(self._destination.url, self._destination.headers(), body, deadline)
+        except TransportError as error:
+            return Verdict(Action.RETRY, f"{error.kind}: {error}"), None
+        seconds = time.monotonic() - started
+        verdict = self._destination.verdict(answer)
+        count = len(batch) - len(verdict.rejected)
+        return verdict, Delivery(count, len(body), seconds, answer.status, attempts, self.name)
+
+    def _judge(
+        self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]
+    ) -> tuple[Sequence[int], list[Loss], float]:
+        """What was delivered, what is lost, and how long to wait."""
+        if verdict.action is Action.DELIVERED:
+            return self._delivered(verdict, chosen, stamps)
+        if verdict.action is Action.RETRY:
+            return (), [], verdict.wait if verdict.wait is not None else self._schedule.next()
+        if verdict.action is Action.SPLIT:
+            if len(chosen) > 1:
+                return self._split(stamps)
+            self._done(stamps)
+            return (), [Loss(DropReason.TOO_LARGE, verdict.detail, chosen)], 0.0
+        if verdict.action is Action.REJECTED:
+            return self._rejected(verdict, chosen, stamps)
+        return self._halted(verdict, stamps)
+
+    def _delivered(
+        self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]
+    ) -> tuple[Sequence[int], list[Loss], float]:
+        rejected = {chosen[index]: why for index, why in verdict.rejected.items() if 0 <= index < len(chosen)}
+        delivered = [place for place in chosen if place not in rejected]
+        if delivered:
+            self._refused_batches = 0
+            self._found_good = True
+            self._forbidden = self._content_searched = False
+        self._schedule.reset()
+        self._done(stamps)
+        return delivered, [Loss(DropReason.REJECTED, why, (place,)) for place, why in rejected.items()], 0.0
+
+    def _rejected(
+        self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]
+    ) -> tuple[Sequence[int], list[Loss], float]:
+        many = len(chosen) >= _MANY
+        if not self._plan and many and self._refused_batches >= _REFUSED_BATCHES:
+            return (), [], HALT_PROBE
+        if len(chosen) > 1:
+            return self._split(stamps)
+        self._done(stamps)
+        return (), [Loss(DropReason.REJECTED, verdict.detail, chosen)], 0.0
+
+    def _halted(self, verdict: Verdict, stamps: list[bytes]) -> tuple[Sequence[int], list[Loss], float]:
+        first = not self._forbidden
+        self._forbidden = verdict.by_content
+        if not verdict.by_content or (first and not self._plan) or self._content_searched:
+            return (), [], HALT_PROBE
+        if len(stamps) > 1:
+            return self._split(stamps)
+        self._suspects += stamps
+        if not self._found_good and (len(self._suspects) >= _SUSPECTS or len(self._plan) <= 1):
+            # It is not one message that is disliked.
+            self._plan.clear()
+            self._suspects.clear()
+            self._content_searched = True
+            return (), [], HALT_PROBE
+        self._done(stamps)
+        return (), [], 0.0
+
+    def _split(self, stamps: list[bytes]) -> tuple[Sequence[int], list[Loss], float]:
+        if not self._plan:
+            self._searching = len(stamps)
+            self._found_good = False
+        middle = len(stamps) // 2
+        self._plan[:1] = [stamps[:middle], stamps[middle:]]
+        return (), [], 0.0
+
+    def _done(self, stamps: Sequence[bytes]) -> None:
+        """Take a group off the plan; count the search's result with the last one."""
+        if not self._plan:
+            return
+        rest = [stamp for stamp in self._plan[0] if stamp not in stamps]
+        self._plan[:1] = [rest] if rest else []
+        if not self._plan and not self._found_good and self._searching >= _MANY:
+            self._refused_batches += 1
+
+    def _with_suspects(self, losses: list[Loss], places: Mapping[bytes, int]) -> list[Loss]:
+        """Once the rest of a forbidden batch went through, those that never did were the reason."""
+        if self._plan or not self._suspects:
+            return losses
+        positions = [places[stamp] for stamp in self._suspects]
+        self._suspects = []
+        return [*losses, Loss(DropReason.REJECTED, "HTTP 403, while others were taken", positions)]
+
+
+def _filter(
+    hook: Callable[[dict[str, Any]], Mapping[str, Any] | None], record: bytes, default: Callable[[Any], Any] | None
+) -> bytes | tuple[DropReason, str]:
+    try:
+        message = hook(decode(record))
+        if message is None:
+            return DropReason.FILTERED, "before_send returned None"
+        return replace(record, message, default)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it raises, it fails closed, for this message alone
+        return DropReason.FILTERED, f"before_send raised {type(error).__name__}"

@@ -1,0 +1,214 @@
+"""The contract of a destination: what is particular to one vendor. It does no I/O and holds no state."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from ..log import printable
+from ..retry import asked_wait
+from ..settings import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..answer import Answer
+    from ..batch import Limits
+    from ..errors import DropReason
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_RETRIED: Final = frozenset({408, 410, 425, 429, 460})
+_PERMANENT_5XX: Final = frozenset({501, 505})
+_OK: Final = 200
+_REDIRECTS: Final = range(300, 400)
+_REFUSED: Final = frozenset({400, 422})
+_TOO_LARGE: Final = 413
+_FORBIDDEN: Final = 403
+_SERVER_ERROR: Final = 500
+
+
+class Action(Enum):
+    """What an answer means for the messages of a request."""
+
+    DELIVERED = "delivered"
+    """The vendor took them, but for those listed as rejected."""
+    RETRY = "retry"
+    """Not now: the same bytes again, later."""
+    SPLIT = "split"
+    """Too much at once."""
+    REJECTED = "rejected"
+    """At least one of them is bad, and the answer does not say which."""
+    HALT = "halt"
+    """It is the request, not the messages: keep everything, and probe now and then."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a destination reads out of an answer.
+
+    Attributes:
+        action: What to do.
+        detail: Why, for logs and drops; text from the server in it is escaped and cut.
+        wait: The seconds that the answer asks for, or `None`.
+        rejected: With `DELIVERED`: the position in the request of each message refused, and why.
+        by_content: With `HALT`: something on the way may dislike what a message says, so it is worth one bisection.
+    """
+
+    action: Action
+    detail: str = ""
+    wait: float | None = None
+    rejected: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    by_content: bool = False
+
+
+class Unsupported(Exception):  # noqa: N818 - it is no error of anybody's: the vendor has no such message
+    """The destination has no form for this message."""
+
+
+class Destination(Protocol):
+    """What the sender and the client know of a vendor."""
+
+    name: str
+    """Unique in a client."""
+    url: str
+    """Where batches are posted."""
+    limits: Limits
+    """The vendor's own, or ours where the vendor states none."""
+    envelope: int
+    """The bytes of a request's body without messages."""
+    id_field: str
+    """Where a native message carries its id."""
+    time_field: str
+    """Where a native message carries its time."""
+
+    def headers(self) -> Mapping[str, str]:
+        """The headers of a request, the secret ones too."""
+
+    def check(self, message: Mapping[str, Any]) -> tuple[DropReason, str] | None:
+        """Why a neutral message cannot be sent there: a reason and a detail; `None` if it can."""
+
+    def wire(self, record: bytes) -> bytes:
+        """A record as it stands in a request's body.
+
+        Raises:
+            Unsupported: If there is no form for it.
+        """
+
+    def body(self, wires: Sequence[bytes]) -> bytes:
+        """A request's body."""
+
+    def verdict(self, answer: Answer) -> Verdict:
+        """Read an answer."""
+
+
+def read_status(answer: Answer) -> Verdict:
+    """What an HTTP status means wherever the vendor says nothing else about it.
+
+    Args:
+        answer: The answer.
+
+    Returns:
+        The verdict, with the wait that the answer asks for.
+    """
+    status = answer.status
+    detail = f"HTTP {status}"
+    if _OK <= status < _REDIRECTS.start:
+        return Verdict(Action.DELIVERED, detail)
+    if status in _RETRIED or (status >= _SERVER_ERROR and status not in _PERMANENT_5XX):
+        return Verdict(Action.RETRY, detail, asked_wait(answer.headers))
+    if status in _REFUSED:
+        return Verdict(Action.REJECTED, detail)
+    if status == _TOO_LARGE:
+        return Verdict(Action.SPLIT, detail)
+    if status in _REDIRECTS:
+        return Verdict(Action.HALT, f"{detail}: redirected to {_host(answer)}, which is not followed")
+    return Verdict(Action.HALT, detail, by_content=status == _FORBIDDEN)
+
+
+def _host(answer: Answer) -> str:
+    try:
+        host = urlsplit(answer.headers.get("location", "")).hostname
+    except ValueError:
+        host = None
+    return printable(host) if host else "nowhere"
+
+
+def base_of(base_url: Any, *, allow_http: bool) -> str:
+    """Check a `base_url` and return its scheme, host and port.
+
+    Args:
+        base_url: What was given.
+        allow_http: Whether plain `http://` is taken for hosts other than this machine.
+
+    Raises:
+        ValueError: If it is no such URL.
+    """
+    wanted = "allowed is https://host, without path, query or user"
+    if not isinstance(base_url, str) or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+        raise ValueError(f"base_url={shown(base_url)}: {wanted}")
+    try:
+        parts = urlsplit(base_url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in {"http", "https"} or "\\" in base_url:
+        raise ValueError(f"base_url={shown(base_url)}: {wanted}")
+    if "@" in parts.netloc:  # it may hold a password: not shown
+        raise ValueError(f"base_url: {wanted}")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(f"base_url={shown(base_url)}: {wanted}")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ValueError(
+            f"base_url={shown(base_url)}: plain http sends the secret in the clear; "
+            "allowed is https, http to this machine, or allow_http=True"
+        )
+    authority = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{authority}" + (f":{port}" if port is not None else "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def name_of(name: Any, kind: str) -> str:
+    """Check a destination's name.
+
+    Args:
+        name: What was given; `None` stands for `kind`.
+        kind: The destination's kind.
+
+    Raises:
+        ValueError: If it is not a short text.
+    """
+    if name is None:
+        return kind
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"name={shown(name)}: allowed are 1 to 64 letters, digits, '.', '_' and '-'")
+    return name
+
+
+def secret(setting: str, value: Any, *, prefix: str = "") -> str:
+    """Check the characters of a secret before a header carries it: an error about a bad header would show it.
+
+    Args:
+        setting: The setting's name.
+        value: The secret; it stands in no error.
+        prefix: Taken off where it was given along.
+
+    Raises:
+        ValueError: If it is empty, or has characters that a header cannot carry.
+    """
+    text = value.removeprefix(prefix) if isinstance(value, str) else ""
+    if not text or not all("!" <= character <= "~" for character in text):
+        raise ValueError(f"{setting}: allowed is text of visible ASCII characters, without spaces (it is not shown)")
+    return text

@@ -1,0 +1,76 @@
+"""What happens to clients when the process forks or ends."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from . import stamp
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+_FINALIZE_PRIORITY: Final = -100
+
+# Strong references: what a collected client left behind is still to be sent. Changed by single C calls only, so that
+# threads, finalizers and signal handlers may do so; whoever walks it takes a copy first.
+_watched: dict[int, Pipeline] = {}
+_installed = False
+_finalizes_in = 0
+
+
+def watch(pipeline: Pipeline) -> None:
+    """See to a pipeline at exit and after a fork, until it is forgotten."""
+    global _installed  # noqa: PLW0603 - the process has one exit
+    if not _installed:
+        _installed = True
+        atexit.register(shut_down)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork)
+    _watched[id(pipeline)] = pipeline
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _finalize_with_multiprocessing()
+
+
+def forget(pipeline: Pipeline) -> None:
+    """A pipeline came to its end by itself."""
+    _watched.pop(id(pipeline), None)
+
+
+def shut_down() -> None:
+    """The exit hook: let every client deliver what it has, each within its own `shutdown_timeout`."""
+    started = time.monotonic()
+    pipelines = tuple(_watched.values())
+    for pipeline in pipelines:  # all of them first: their threads then work at the same time
+        pipeline.close()
+    for pipeline in pipelines:
+        deadline = started + pipeline.shutdown_timeout
+        pipeline.stop(timed_out=pipeline.drain(pipeline.begin_flush(), deadline, patient=False))
+
+
+def _after_fork() -> None:
+    stamp.reseed()
+    for pipeline in tuple(_watched.values()):
+        pipeline.after_fork()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and _watched:
+        # A `multiprocessing` child leaves without `atexit`, and clears what is registered for its end before it
+        # starts, but then calls this.
+        util.register_after_fork(_after_fork, _finalize_after_fork)
+
+
+def _finalize_after_fork(_: object) -> None:
+    _finalize_with_multiprocessing()
+
+
+def _finalize_with_multiprocessing() -> None:
+    global _finalizes_in  # noqa: PLW0603 - the process has one end
+    from multiprocessing import util  # noqa: PLC0415 - only where the application uses it
+
+    if _finalizes_in != os.getpid():
+        _finalizes_in = os.getpid()
+        util.Finalize(None, shut_down, exitpriority=_FINALIZE_PRIORITY)

@@ -1,0 +1,312 @@
+"""One destination's way: its buffer, its consumer, and whoever runs the consumer."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from . import lifecycle
+from .errors import DropReason
+from .stats import Dropped, FlushResult, Stats
+
+if TYPE_CHECKING:
+    from .buffers import Buffer, Reading
+    from .consumer import Consumer
+    from .report import Reporter
+    from .sender import Sender
+
+_LOOK: Final = 0.25
+"""Seconds after which a flush looks whether the consumer it waits for still lives."""
+_START_AGAIN: Final = 1.0
+_CRASH_WAIT: Final = 1.0
+
+
+class Pipeline:
+    """Runs one consumer: in a thread of its own, or in a flush where no thread can run.
+
+    Locking: `_claim` is held by whoever runs the consumer, and says so in `_runner`; nobody ever waits for it. `cold`
+    is a hint, and changing it twice does no harm: a thread that does not get the claim ends. `_gates` is replaced
+    under `_books`, as `_baseline` is; nothing waits and nothing is called back while it is held.
+
+    Args:
+        buffer: Where records wait.
+        consumer: Moves them.
+        sender: Where they go.
+        reporter: Is told what happened.
+        background: Whether a thread may run the consumer.
+        shutdown_timeout: The seconds that the exit hook may spend.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        consumer: Consumer,
+        sender: Sender,
+        reporter: Reporter,
+        *,
+        background: bool,
+        shutdown_timeout: float,
+    ) -> None:
+        self.name = sender.name
+        self.buffer = buffer
+        self.reporter = reporter
+        self.shutdown_timeout = shutdown_timeout
+        self._consumer = consumer
+        self._sender = sender
+        self._background = background
+        self._closed = False
+        self._stopped = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._claim = _thread.allocate_lock()
+        self._books = threading.RLock()
+        self._runner: int | None = None
+        self._gates: tuple[_thread.LockType, ...] = ()
+        self._baseline = self.buffer.ledger.copy()
+        self._start_after = 0.0
+        self._died = False
+        self.restarts = 0
+        self.cold = self._background
+        """Whether the next accepted message must start the thread."""
+
+    def after_fork(self) -> None:
+        """In a forked child: begin empty. What was accepted before the fork is the parent's."""
+        self.buffer.reset()
+        self._consumer.reset()
+        self._sender.reset()
+        self.reporter.reset()
+        self._begin()
+        if self._closed:
+            self.buffer.close()
+
+    # Running
+
+    def start(self) -> bool:
+        """Start the consumer's thread, if none runs.
+
+        Returns:
+            Whether one runs now, or is about to.
+        """
+        if self._stopped or not self._background:
+            return False
+        if self._claim.locked():
+            return True
+        if time.monotonic() < self._start_after:
+            return False
+        self.cold = False
+        try:
+            # A daemon, so that it never holds the exit up; the exit hook sees to what it had to do.
+            threading.Thread(target=self._run, name=f"analytics-batcher:{self.name}", daemon=True).start()
+        except RuntimeError:  # the limit of threads, or an interpreter that is about to end
+            self.cold = True
+            self._start_after = time.monotonic() + _START_AGAIN
+            return False
+        except BaseException:
+            self.cold = True
+            raise
+        return True
+
+    def _run(self) -> None:
+        claim = self._claim
+        if not claim.acquire(blocking=False):
+            return
+        try:
+            self._runner = _thread.get_ident()
+            self.cold = False
+            if self._died:
+                self.restarts += 1
+                self.reporter.restarted()
+            self._died = True
+            while claim is self._claim and not self._finished():  # another claim: this thread is a forked child's
+                wait = self._step(None)
+                self._open_gates()
+                if wait != 0.0 and not self._finished():
+                    self.buffer.wait(wait)
+            self._died = False
+        finally:
+            if claim is self._claim:
+                self._leave(claim)
+
+    def _finished(self) -> bool:
+        return self._stopped or (self._closed and not self.buffer.read().messages)
+
+    def _leave(self, claim: _thread.LockType) -> None:
+        self._runner = None
+        self.cold = self._background
+        claim.release()
+        self._open_gates()
+        if self._finished():
+            self._sender.close()
+            lifecycle.forget(self)
+
+    def _step(self, deadline: float | None) -> float | None:
+        try:
+            return self._consumer.step(deadline)
+        except Exception as error:  # noqa: BLE001 - an error of ours must cost a wait, not the queue
+            self.reporter.crashed(error)
+            return _CRASH_WAIT
+
+    def _open_gates(self) -> None:
+        with self._books:
+            gates, self._gates = self._gates, ()
+        for gate in gates:
+            gate.release()
+
+    # Flushing
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no consumer will run again."""
+        return self._stopped
+
+    @property
+    def is_runner(self) -> bool:
+        """Whether the calling thread is the one that runs the consumer."""
+        return self._runner == _thread.get_ident()
+
+    def begin_flush(self) -> int:
+        """End the wait for company of what was accepted so far.
+
+        Returns:
+            The ticket that `drain` waits for.
+        """
+        ticket = self.buffer.ticket()
+        self._consumer.flush_below = max(self._consumer.flush_below, ticket)
+        self.buffer.wake()
+        return ticket
+
+    def drain(self, ticket: int, deadline: float, *, patient: bool) -> bool:
+        """Wait until everything accepted before the ticket is settled, or settle it here.
+
+        Args:
+            ticket: What `begin_flush` returned.
+            deadline: When to return, in seconds of the monotonic clock.
+            patient: Whether to wait for the deadline although the next attempt lies beyond it.
+
+        Returns:
+            Whether the deadline, or the lack of patience, ended it.
+        """
+        while self.buffer.settled_below() < ticket:
+            now = time.monotonic()
+            if now >= deadline or self.is_runner or (not patient and self._consumer.not_before > deadline):
+                return True
+            if self.start() or not self._run_here(ticket, deadline, patient=patient):
+                self._wait_for_runner(ticket, min(deadline - now, _LOOK))
+        return False
+
+    def _run_here(self, ticket: int, deadline: float, *, patient: bool) -> bool:
+        claim = self._claim
+        if not claim.acquire(blocking=False):
+            return False
+        try:
+            self._runner = _thread.get_ident()
+            while self.buffer.settled_below() < ticket:
+                if not patient and self._consumer.not_before > deadline:
+                    break
+                wait = self._step(deadline)
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or wait is None:
+                    break
+                if wait:
+                    self.buffer.wait(min(wait, remaining))
+        finally:
+            self._leave(claim)
+        return True
+
+    def _wait_for_runner(self, ticket: int, timeout: float) -> None:
+        gate = _thread.allocate_lock()
+        gate.acquire()
+        with self._books:
+            self._gates += (gate,)
+        if self.buffer.settled_below() < ticket:
+            gate.acquire(timeout=max(timeout, 0.0))
+        with self._books:
+            self._gates = tuple(other for other in self._gates if other is not gate)
+
+    def result(self, *, timed_out: bool) -> FlushResult:
+        """What was settled since the previous result."""
+        return self._result(self.buffer.read(), timed_out=timed_out)
+
+    def _result(self, reading: Reading, *, timed_out: bool, left: int | None = None) -> FlushResult:
+        ledger = reading.ledger
+        if left is not None:  # what the result calls pending, it does not call dropped
+            ledger.dropped[DropReason.EXIT] -= left
+        with self._books:
+            before, self._baseline = self._baseline, reading.ledger.copy()
+            if left is not None:
+                self._baseline.dropped[DropReason.EXIT] += left
+        return FlushResult(
+            delivered=ledger.delivered - before.delivered,
+            dropped=Dropped(ledger.dropped).since(Dropped(before.dropped)),
+            pending=reading.messages + (left or 0),
+            timed_out=timed_out,
+            lost=ledger.lost() - before.lost(),
+        )
+
+    # The end
+
+    def close(self) -> None:
+        """Refuse further messages, and send what waits without waiting for company."""
+        self._closed = True
+        self.buffer.close()
+        self._consumer.draining = True
+        self.buffer.wake()
+
+    def stop(self, *, timed_out: bool) -> FlushResult:
+        """Give up what could not be sent, report it, and let the thread end."""
+        if self.is_runner and not self._stopped:
+            # A callback shuts down: the consumer goes on with what waits, and then ends.
+            return self.result(timed_out=timed_out or self.buffer.read().messages > 0)
+        self._stopped = True
+        self.buffer.wake()
+        left = self.buffer.abandon(DropReason.EXIT)
+        result = self._result(self.buffer.read(), timed_out=timed_out, left=len(left))
+        self.reporter.report_refused(self.buffer)
+        error = self.buffer.ledger.last_error
+        if left:
+            self.reporter.drop(DropReason.EXIT, "left behind at the end", len(left), left)
+        self.reporter.left(len(left), error)
+        if not self._claim.locked():
+            self._sender.close()
+        lifecycle.forget(self)
+        return result
+
+    def retire(self) -> None:
+        """The client was collected without a shutdown: send what waits, then end."""
+        if not self._stopped:
+            self.close()
+            if not self.buffer.read().messages:
+                self._stopped = True
+                lifecycle.forget(self)
+            elif not self._claim.locked():
+                self.start()
+
+    def report_soon(self) -> None:
+        """See to it that refused messages are reported: by the consumer, or here where none can run any more."""
+        if self._stopped:
+            self.reporter.report_refused(self.buffer)
+        elif self.start():
+            self.buffer.wake()
+
+    # Figures
+
+    def stats(self) -> Stats:
+        """The figures of this destination."""
+        reading = self.buffer.read()
+        ledger = reading.ledger
+        return Stats(
+            tracked=ledger.tracked,
+            delivered=ledger.delivered,
+            dropped=Dropped(ledger.dropped),
+            pending=reading.messages,
+            pending_bytes=reading.bytes,
+            requests=ledger.requests,
+            retries=ledger.retries,
+            batches=ledger.batches,
+            last_error=ledger.last_error,
+            oldest_pending_age=None if reading.oldest is None else max(time.monotonic() - reading.oldest, 0.0),
+            consumer_alive=not self._died or self._claim.locked(),
+        )

@@ -1,0 +1,254 @@
+"""The receiver: it judges, keeps and answers what comes in. What a vendor wants, only its wire knows."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .connection import HOST, HttpServer
+from .record import Report, Request
+from .reply import Reply
+from .vitally import Vitally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+
+class Wire(Protocol):
+    """What is particular to one vendor. Header names are in lower case; no fault may repeat a secret."""
+
+    @property
+    def path(self) -> str:
+        """The one path that it serves."""
+
+    @property
+    def success(self) -> bytes:
+        """The body of a 2xx answer."""
+
+    def authorize(self, headers: Mapping[str, str]) -> list[str]:
+        """The faults of the credentials, to be answered with 401."""
+
+    def judge(self, headers: Mapping[str, str], body: bytes) -> tuple[list[dict[str, Any]], list[str]]:
+        """The messages that could be read, and the faults, to be answered with 400."""
+
+    def key(self, message: Mapping[str, Any]) -> tuple[str, str]:
+        """The type of a faultless message, and its id within that type."""
+
+
+class Receiver:
+    """A vendor's stand-in on the loopback interface, over real HTTP.
+
+    It starts on entering a `with` block, or by `start`. Every attribute can be read from any thread, while it runs and
+    after it has stopped.
+
+    Args:
+        wire: What the vendor wants. None: Vitally's batch endpoint.
+        api_token: The token that Vitally's requests must carry; a `wire` of its own brings its own.
+        port: The port to listen on; 0 for a free one.
+        latency: Seconds before a normal answer.
+        tls: The paths of a certificate and its key: serve HTTPS.
+        keep_bodies: Whether requests keep their raw bodies.
+
+    Attributes:
+        decide: Called with the messages of each faultless request for which no scripted reply is left; returns the
+            reply, or None for the normal answer. Called in the thread of the connection, under no lock.
+    """
+
+    def __init__(
+        self,
+        wire: Wire | None = None,
+        *,
+        api_token: str = "test-token",  # noqa: S107 - a token for tests
+        port: int = 0,
+        latency: float = 0.0,
+        tls: tuple[str | Path, str | Path] | None = None,
+        keep_bodies: bool = True,
+    ) -> None:
+        self.decide: Callable[[list[dict[str, Any]]], Reply | None] | None = None
+        self._wire: Wire = Vitally(api_token) if wire is None else wire
+        self._port = port
+        self._latency = latency
+        self._tls = tls
+        self._keep_bodies = keep_bodies
+        self._server: HttpServer | None = None
+        # Guards all that follows, and tells of each change, which `_changes` counts.
+        self._change = threading.Condition(threading.RLock())
+        self._changes = 0
+        self._script: deque[Reply] = deque()
+        self._requests: list[Request] = []
+        self._messages: list[dict[str, Any]] = []
+        self._connections = 0
+
+    def __enter__(self) -> Receiver:  # noqa: PYI034 - `typing.Self` came with Python 3.11
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            OSError: The port is taken, or the certificate cannot be read.
+            RuntimeError: It was started before.
+        """
+        if self._server is not None:
+            raise RuntimeError("a receiver starts only once")
+        context = None
+        if self._tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self._tls)
+        self._server = HttpServer(self._port, context, accept=self._accept, answer=self._answer)
+
+    def stop(self) -> None:
+        """Close every connection and end every wait, within a second. What came in stays readable."""
+        if self._server is not None:
+            self._server.end()
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a path.
+
+        Raises:
+            RuntimeError: It was not started.
+        """
+        if self._server is None:
+            raise RuntimeError("a receiver has a URL once it is started")
+        return f"{'http' if self._tls is None else 'https'}://{HOST}:{self._server.server_port}"
+
+    def script(self, *replies: Reply) -> None:
+        """Set the answers to the next requests, whatever these are; normal service follows after them.
+
+        Args:
+            replies: The answers, in order; they come after those that were set before.
+        """
+        with self._change:
+            self._script.extend(replies)
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """Every request so far. A request is here before it is answered."""
+        with self._change:
+            return tuple(self._requests)
+
+    @property
+    def messages(self) -> tuple[dict[str, Any], ...]:
+        """Every stored message in order of arrival, repeats included."""
+        with self._change:
+            return tuple(self._messages)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Everything to which a strict vendor would object. A scripted failure is no fault."""
+        return tuple(f"request {request.number}: {fault}" for request in self.requests for fault in request.faults)
+
+    @property
+    def connections(self) -> int:
+        """TCP connections accepted so far."""
+        with self._change:
+            return self._connections
+
+    def wait_for(self, predicate: Callable[[Receiver], object], timeout: float = 10.0) -> bool:
+        """Wait until something is true.
+
+        Args:
+            predicate: Called with this receiver at once, at each new request or connection, and at the end of the
+                time; under no lock.
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether it became true.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._change:
+                seen = self._changes
+            if predicate(self):
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._wait_for_change(seen, left)
+
+    def _wait_for_change(self, seen: int, seconds: float) -> None:
+        with self._change:
+            self._change.wait_for(lambda: self._changes != seen, seconds)
+
+    def report(self) -> Report:
+        """Count what came in."""
+        with self._change:
+            requests, messages = self.requests, self.messages
+        unique = {self._wire.key(message) for message in messages}
+        return Report(
+            requests=len(requests),
+            accepted_requests=sum(request.stored for request in requests),
+            messages=len(messages),
+            unique_messages=len(unique),
+            repeats=len(messages) - len(unique),
+            by_kind=dict(Counter(kind for kind, _ in unique)),
+            fullest_batch=max((len(request.messages) for request in requests), default=0),
+            largest_body=max((request.size for request in requests), default=0),
+            faults=self.faults,
+        )
+
+    def _accept(self) -> int:
+        with self._change:
+            self._connections += 1
+            self._changes += 1
+            self._change.notify_all()
+            return self._connections
+
+    def _answer(self, request: Request) -> Reply:
+        request, status = self._judge(request)
+        with self._change:
+            if self._script:
+                return self._record(request, self._script.popleft())
+        decide = self.decide
+        reply = decide(request.messages) if decide is not None and not request.faults else None
+        if reply is None:
+            body = json.dumps({"error": request.faults[0]}).encode() if request.faults else None
+            reply = Reply(status, body=body, delay=self._latency)
+        return self._record(request, reply)
+
+    def _judge(self, request: Request) -> tuple[Request, int]:
+        """The request with its messages and faults, and the status of the normal answer."""
+        if request.faults:
+            return request, request.status or HTTPStatus.BAD_REQUEST
+        if request.method != "POST":
+            return replace(request, faults=("the method is not POST",)), HTTPStatus.NOT_FOUND
+        if request.path != self._wire.path:
+            return replace(request, faults=(f"the path is not {self._wire.path}",)), HTTPStatus.NOT_FOUND
+        if faults := self._wire.authorize(request.headers):
+            return replace(request, faults=tuple(faults)), HTTPStatus.UNAUTHORIZED
+        messages, faults = self._wire.judge(request.headers, request.body)
+        status = HTTPStatus.BAD_REQUEST if faults else HTTPStatus.OK
+        return replace(request, messages=messages, faults=tuple(faults)), status
+
+    def _record(self, request: Request, reply: Reply) -> Reply:
+        """Keep the request as `reply` says; return the reply with its body."""
+        stored = reply.stores and not request.faults
+        with self._change:
+            kept = replace(
+                request,
+                number=len(self._requests) + 1,
+                body=request.body if self._keep_bodies else b"",
+                status=reply.status if reply.answers else None,
+                stored=stored,
+            )
+            self._requests.append(kept)
+            if stored:
+                self._messages.extend(request.messages)
+            self._changes += 1
+            self._change.notify_all()
+        return replace(reply, body=self._wire.success) if reply.body is None and reply.succeeds else reply

@@ -1,0 +1,207 @@
+"""Telling what happened: callbacks and log lines, in the consumer, never under a lock."""
+
+from __future__ import annotations
+
+import _thread
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from .errors import DropReason
+from .log import Damper, logger, printable
+from .message import decode
+from .stats import Drop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .buffers import Buffer
+    from .stats import Delivery
+
+LOOK_AGAIN: Final = 0.5
+"""Seconds in which refusals are gathered before they are reported together."""
+_NOTICES: Final = 1_000
+_SHARE: Final = 16
+_EVICTED: Final = "the oldest, to make room"
+
+
+class Reporter:
+    """Reports to the application's callbacks, and to the log, for one destination.
+
+    What was refused at a call is counted there and then, in the buffer's books; what is reported is the difference to
+    what was reported before, so that no count depends on the notices kept.
+
+    Args:
+        name: The destination's name.
+        on_drop: Is told of dropped messages.
+        on_delivery: Is told of delivered batches.
+        max_bytes: The queue's bound; refused messages are kept for `on_drop` within a sixteenth of it.
+
+    Locking: `_busy` is held while refusals are gathered; nobody waits for it. The deques in `_notices` and the flag
+    `_listening` are changed by single C calls and may be shared; `_noted_bytes` is an estimate. Everything else
+    belongs to the thread that runs the consumer, and at the end to the one that shuts down.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_drop: Callable[[Drop], object] | None = None,
+        on_delivery: Callable[[Delivery], object] | None = None,
+        max_bytes: int = 0,
+    ) -> None:
+        self._name = name
+        self._on_drop = on_drop
+        self._on_delivery = on_delivery
+        self._max_bytes = max_bytes // _SHARE
+        self.reset()
+
+    def reset(self) -> None:
+        """In a forked child: what is not reported yet is the parent's."""
+        self._notices: dict[DropReason, deque[tuple[str, bytes | None]]] = {reason: deque() for reason in DropReason}
+        self._noted_bytes = 0
+        self._reported = dict.fromkeys(DropReason, 0)
+        self._reported_evicted = 0
+        self._listening = True
+        self._busy = _thread.allocate_lock()
+        self._damper = Damper()
+        self._halt: str | None = None
+
+    @property
+    def keeps_messages(self) -> bool:
+        """Whether somebody wants to see dropped messages."""
+        return self._on_drop is not None
+
+    def note(self, reason: DropReason, detail: str, record: bytes | None) -> bool:
+        """On the caller's thread: remember a message that is about to be counted as refused.
+
+        Args:
+            reason: Why it is refused.
+            detail: What exactly.
+            record: The message, if somebody wants it and it could be written.
+
+        Returns:
+            Whether the consumer must be woken to report it.
+        """
+        notices = self._notices[reason]
+        size = len(record) if record is not None else 0
+        if len(notices) < _NOTICES and self._noted_bytes + size <= self._max_bytes:
+            self._noted_bytes += size
+            notices.append((detail, record))
+        listening, self._listening = self._listening, False
+        return listening
+
+    def report_refused(self, buffer: Buffer) -> float | None:
+        """In the consumer: report what was refused or evicted at calls since the last time.
+
+        Returns:
+            The seconds after which to look again; `None` if there was nothing: `note` then says when to wake.
+        """
+        busy = self._busy
+        if not busy.acquire(blocking=False):
+            return LOOK_AGAIN
+        try:
+            found = self._report_refused(buffer)
+            if not found and not self._listening:
+                self._listening = True
+                found = self._report_refused(buffer)  # what came just before callers could see it
+        finally:
+            busy.release()
+        return LOOK_AGAIN if found else None
+
+    def _report_refused(self, buffer: Buffer) -> bool:
+        found = False
+        for reason, count in tuple(buffer.ledger.refused.items()):
+            new = count - self._reported[reason]
+            if new:
+                self._reported[reason] = count
+                notices = self._notices[reason]
+                taken = [notices.popleft() for _ in range(min(new, len(notices)))]
+                self._report_notices(reason, taken, new)
+                found = True
+        evicted = buffer.ledger.evicted - self._reported_evicted
+        if evicted:
+            self._reported_evicted += evicted
+            self.drop(DropReason.QUEUE_FULL, _EVICTED, evicted, buffer.take_evicted())
+            found = True
+        return found
+
+    def _report_notices(self, reason: DropReason, notices: list[tuple[str, bytes | None]], count: int) -> None:
+        rest = count - len(notices)
+        by_detail: dict[str, list[bytes | None]] = {}
+        for detail, record in notices:
+            by_detail.setdefault(detail, []).append(record)
+        for detail, given in by_detail.items():
+            records = [record for record in given if record is not None]
+            self._noted_bytes -= sum(map(len, records))
+            self.drop(reason, detail, len(given), records)
+        if rest:
+            self.drop(reason, "", rest, ())
+
+    def drop(self, reason: DropReason, detail: str, count: int, records: Sequence[bytes]) -> None:
+        """Report messages that were dropped.
+
+        Args:
+            reason: Why.
+            detail: What exactly, without the messages' content.
+            count: How many.
+            records: Those of them that were kept.
+        """
+        said = 0 if reason is DropReason.EXIT else self._damper.count(reason, count)
+        if said:
+            text = f" ({printable(detail)})" if detail else ""
+            logger.warning("%s: dropped %d as %s%s", self._name, said, str(reason), text)
+        if self._on_drop is not None:
+            messages = tuple(decode(record) for record in records)
+            self._call("on_drop", self._on_drop, Drop(reason, count, detail, messages, self._name))
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Report a delivered batch."""
+        if self._halt is not None:
+            logger.warning("%s: requests are taken again", self._name)
+            self._halt = None
+        if self._on_delivery is not None:
+            self._call("on_delivery", self._on_delivery, delivery)
+
+    def failed(self, error: str, *, halted: bool) -> None:
+        """Report a request that failed: a halt once, other failures damped."""
+        if halted:
+            if self._halt != error:
+                self._halt = error
+                logger.error("%s: halted, everything is kept: %s", self._name, printable(error))
+            return
+        said = self._damper.count(error.partition(":")[0])
+        if said:
+            logger.warning("%s: %d failed, to be tried again: %s", self._name, said, printable(error))
+
+    def crashed(self, error: BaseException) -> None:
+        """Report an error of our own: the consumer goes on."""
+        said = self._damper.count(type(error).__name__)
+        if said:
+            logger.error("%s: the consumer failed %d times", self._name, said, exc_info=error)
+
+    def restarted(self) -> None:
+        """Report that the consumer's thread had died and was started again."""
+        logger.error("%s: the consumer's thread had died, and runs again", self._name)
+
+    def left(self, count: int, error: str | None) -> None:
+        """At the end: say in one line what was left behind, and before it what the damper still holds back.
+
+        Args:
+            count: Messages left behind.
+            error: What went wrong last.
+        """
+        for reason in self._damper.held():
+            logger.warning("%s: %d more: %s", self._name, self._damper.count(reason, 0, now=True), printable(reason))
+        if count:
+            why = f"; the last error was {printable(error)}" if error else ""
+            logger.warning("%s: %d messages were left behind and dropped at exit%s", self._name, count, why)
+
+    def _call(self, option: str, hook: Callable[..., object], told: object) -> None:
+        try:
+            hook(told)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the application's callback must not end the consumer
+            said = self._damper.count(option)
+            if said:
+                logger.error("%s: %s raised %s (%d times)", self._name, option, type(error).__name__, said)

@@ -1,0 +1,89 @@
+"""Checks of settings. Each error names the setting, the value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def number(name: str, value: Any, *, above: float | None = None, at_least: float | None = None) -> float:
+    """Check a finite number.
+
+    Args:
+        name: The setting.
+        value: What was given.
+        above: The bound that it must exceed, or `None`.
+        at_least: The least value, or `None`.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    wanted = f"a number above {above:g}" if above is not None else f"a number of at least {at_least or 0:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name}={shown(value)}: allowed is {wanted}")
+    if (above is not None and value <= above) or (at_least is not None and value < at_least):
+        raise ValueError(f"{name}={shown(value)}: allowed is {wanted}")
+    return float(value)
+
+
+def whole(name: str, value: Any, *, at_least: int, at_most: int | None = None, why: str = "") -> int:
+    """Check a whole number.
+
+    Args:
+        name: The setting.
+        value: What was given.
+        at_least: The least value.
+        at_most: The greatest value, or `None`.
+        why: Where the bound comes from.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    bound = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least or not value <= (at_most or value):
+        raise ValueError(f"{name}={shown(value)}: allowed is a whole number {bound}{why and f' ({why})'}")
+    return value
+
+
+def allowed(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Check that a text is one of `choices`.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={shown(value)}: allowed is {' or '.join(repr(choice) for choice in choices)}")
+    return value
+
+
+def hook(name: str, value: Any) -> None:
+    """Check that a callback can be called, or is `None`.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if value is not None and not callable(value):
+        raise ValueError(f"{name}={shown(value)}: allowed is a function or None")
+
+
+def flag(name: str, value: Any) -> bool:
+    """Check a bool.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={shown(value)}: allowed is True or False")  # noqa: TRY004 - as all settings
+    return value
+
+
+def shown(value: Any) -> str:
+    """A setting's value for an error, short; text is never a secret where this is used."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a broken repr must not hide which setting is wrong
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - about a terminal's line

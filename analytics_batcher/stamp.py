@@ -1,0 +1,97 @@
+"""The stamp: a message's id and moment, 128 bits taken at the call and written out by the consumer.
+
+It lies in the layout of a UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, the version, 12 random bits, the variant,
+62 random bits. While a record is stored, the four bits of the version hold its flags instead.
+"""
+
+from __future__ import annotations
+
+import time
+from random import Random
+from struct import Struct
+from typing import Final
+
+STAMP_BYTES: Final = 16
+HEAD_BYTES: Final = 24
+"""A record's head: the stamp, then the moment of acceptance on the monotonic clock, in seconds."""
+
+NATIVE: Final = 0x1000
+"""The message is in the destination's own form."""
+ID_GIVEN: Final = 0x2000
+"""The JSON has an id of its own: none is written."""
+TIME_GIVEN: Final = 0x4000
+"""The JSON has a time of its own: none is written."""
+
+_VARIANT: Final = 0x8000_0000_0000_0000
+_DRIFT: Final = 1.0
+
+_pack = Struct(">QQd").pack
+_unpack_accepted = Struct(">d").unpack_from
+_wall = time.time
+_monotonic = time.monotonic
+
+# A private generator: `os.urandom` and `uuid4` release the GIL, and an application that seeds the shared generator
+# must not make ids repeat. Each of its methods is one C call, so threads and signal handlers may share it.
+_random = Random()  # noqa: S311 - an id must be unique, not secret
+_bits = _random.getrandbits
+_offset = _wall() - _monotonic()
+
+
+def reseed() -> None:
+    """Take fresh randomness, so that a forked or resumed copy of this process cannot repeat our ids."""
+    global _offset  # noqa: PLW0603 - the process has two clocks, and one distance between them
+    _random.seed()
+    _offset = _wall() - _monotonic()
+
+
+def new_head(flags: int = 0) -> bytes:
+    """Take a stamp and the moment of acceptance, now.
+
+    Args:
+        flags: Any of `NATIVE`, `ID_GIVEN`, `TIME_GIVEN`, combined with `|`.
+
+    Returns:
+        The head of a record, `HEAD_BYTES` long.
+    """
+    wall = _wall()
+    accepted = _monotonic()
+    # The clocks move apart when a machine is suspended, or when a snapshot of it is resumed, perhaps more than once.
+    if not -_DRIFT < wall - accepted - _offset < _DRIFT:
+        reseed()
+    return _pack(int(wall * 1000) << 16 | flags | _bits(12), _VARIANT | _bits(62), accepted)
+
+
+def flags_of(record: bytes) -> int:
+    """The flags in a record's head."""
+    return (record[6] & 0xF0) << 8
+
+
+def accepted_at(record: bytes) -> float:
+    """When the record was accepted, in seconds of the monotonic clock."""
+    accepted: float = _unpack_accepted(record, STAMP_BYTES)[0]
+    return accepted
+
+
+def uuid_text(record: bytes) -> str:
+    """The stamp as the text of a UUIDv7."""
+    text = record[:STAMP_BYTES].hex()
+    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{text[16:20]}-{text[20:]}"
+
+
+_second = (-1, "")
+
+
+def iso_text(record: bytes) -> str:
+    """The stamp's moment in ISO 8601, in UTC with milliseconds: `2026-01-02T03:04:05.678Z`."""
+    return iso_milliseconds(int.from_bytes(record[:6], "big"))
+
+
+def iso_milliseconds(milliseconds: int) -> str:
+    """Unix milliseconds in ISO 8601, in UTC with milliseconds."""
+    global _second  # noqa: PLW0603 - a batch's messages share few seconds: remember the last one written
+    seconds, rest = divmod(milliseconds, 1000)
+    known = _second
+    if known[0] != seconds:
+        moment = time.gmtime(seconds)
+        known = _second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", moment))
+    return f"{known[1]}.{rest:03d}Z"

@@ -1,0 +1,238 @@
+"""What was counted: the books of one buffer, and the figures that a client shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .errors import DropReason
+
+
+class Ledger:
+    """The books of one buffer. Every field is guarded by that buffer's lock, so that they always balance.
+
+    Attributes:
+        tracked: Calls, refused ones too.
+        delivered: Messages that the vendor took.
+        dropped: Messages given up, by reason. All reasons are there from the start: a count then changes without
+            the dictionary growing under another thread that reads it.
+        refused: Of the dropped, those that were refused at the call, by reason.
+        evicted: Of the dropped, those that made room for newer ones.
+        requests: Requests made.
+        retries: Requests that repeated messages of an earlier one.
+        batches: Requests by which at least one message was delivered.
+        last_error: What went wrong last, or `None`.
+    """
+
+    __slots__ = (
+        "batches",
+        "delivered",
+        "dropped",
+        "evicted",
+        "last_error",
+        "refused",
+        "requests",
+        "retries",
+        "tracked",
+    )
+
+    def __init__(self) -> None:
+        self.tracked = 0
+        self.delivered = 0
+        self.dropped = dict.fromkeys(DropReason, 0)
+        self.refused = dict.fromkeys(DropReason, 0)
+        self.evicted = 0
+        self.requests = 0
+        self.retries = 0
+        self.batches = 0
+        self.last_error: str | None = None
+
+    def copy(self) -> Ledger:
+        """The books as they are now; to be called under the lock."""
+        other = Ledger()
+        other.tracked, other.delivered, other.evicted = self.tracked, self.delivered, self.evicted
+        other.dropped, other.refused = self.dropped.copy(), self.refused.copy()
+        other.requests, other.retries, other.batches = self.requests, self.retries, self.batches
+        other.last_error = self.last_error
+        return other
+
+    def lost(self) -> int:
+        """Messages that had been accepted and were then given up; `filtered` is no loss."""
+        return sum(self.dropped.values()) - sum(self.refused.values()) - self.dropped[DropReason.FILTERED]
+
+
+class Dropped(Mapping[str, int]):
+    """Messages given up, by reason: shows only reasons that occurred, and answers 0 for the others.
+
+    Args:
+        counts: The counts by reason.
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: Mapping[DropReason, int] | None = None) -> None:
+        self._counts = {reason: count for reason, count in (counts or {}).items() if count}
+
+    def __getitem__(self, reason: str) -> int:
+        try:
+            return self._counts.get(DropReason(reason), 0)
+        except ValueError:
+            raise KeyError(reason) from None
+
+    def __contains__(self, reason: object) -> bool:
+        return reason in self._counts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{str(reason)!r}: {count}" for reason, count in self._counts.items()) + "}"
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self._counts.values())
+
+    def since(self, earlier: Dropped) -> Dropped:
+        """What came after `earlier` was counted."""
+        return Dropped({DropReason(reason): count - earlier[reason] for reason, count in self.items()})
+
+    def __add__(self, other: Dropped) -> Dropped:
+        reasons = {**self._counts, **other._counts}
+        return Dropped({reason: self[reason] + other[reason] for reason in reasons})
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A client's figures at one moment.
+
+    At every quiet moment `tracked + recovered == delivered + sum(dropped.values()) + pending + handed_over`.
+
+    Attributes:
+        tracked: Calls, refused ones too, once per destination.
+        recovered: Messages adopted from an earlier or dead process (durable buffers).
+        handed_over: Messages that another process adopted from this one (durable buffers).
+        delivered: Messages that the vendor took.
+        dropped: Messages given up, by reason; 0 for a reason that did not occur.
+        pending: Messages that wait or are in flight.
+        pending_bytes: Their size in memory, with each one's overhead: what `max_queue_bytes` bounds.
+        requests: Requests made.
+        retries: Requests that repeated messages of an earlier one.
+        batches: Requests by which at least one message was delivered.
+        last_error: What went wrong last, or `None`.
+        oldest_pending_age: Seconds that the oldest pending message has waited, or `None`.
+        consumer_alive: False only if a thread that is needed has died.
+        destinations: The same figures for each destination by its name.
+    """
+
+    tracked: int = 0
+    recovered: int = 0
+    handed_over: int = 0
+    delivered: int = 0
+    dropped: Dropped = field(default_factory=Dropped)
+    pending: int = 0
+    pending_bytes: int = 0
+    requests: int = 0
+    retries: int = 0
+    batches: int = 0
+    last_error: str | None = None
+    oldest_pending_age: float | None = None
+    consumer_alive: bool = True
+    destinations: Mapping[str, Stats] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def total(parts: Mapping[str, Stats]) -> Stats:
+    """The figures of a client, out of those of its destinations.
+
+    Args:
+        parts: The figures of each destination by its name.
+    """
+    each = tuple(parts.values())
+    ages = [part.oldest_pending_age for part in each if part.oldest_pending_age is not None]
+    errors = [part.last_error for part in each if part.last_error is not None]
+    dropped = Dropped()
+    for part in each:
+        dropped += part.dropped
+    return Stats(
+        tracked=sum(part.tracked for part in each),
+        recovered=sum(part.recovered for part in each),
+        handed_over=sum(part.handed_over for part in each),
+        delivered=sum(part.delivered for part in each),
+        dropped=dropped,
+        pending=sum(part.pending for part in each),
+        pending_bytes=sum(part.pending_bytes for part in each),
+        requests=sum(part.requests for part in each),
+        retries=sum(part.retries for part in each),
+        batches=sum(part.batches for part in each),
+        last_error=errors[0] if errors else None,
+        oldest_pending_age=max(ages, default=None),
+        consumer_alive=all(part.consumer_alive for part in each),
+        destinations=MappingProxyType(dict(parts)),
+    )
+
+
+@dataclass(frozen=True)
+class FlushResult:
+    """What a flush or a shutdown came to. Truthy: nothing is pending, and nothing that had been accepted was lost.
+
+    Attributes:
+        delivered: Messages delivered since the previous flush.
+        dropped: Messages dropped since then, by reason; 0 for a reason that did not occur.
+        pending: Messages still waiting or in flight at the end.
+        timed_out: Whether the deadline ended it.
+        lost: Of the dropped, those that had been accepted (`filtered` is no loss).
+    """
+
+    delivered: int = 0
+    dropped: Dropped = field(default_factory=Dropped)
+    pending: int = 0
+    timed_out: bool = False
+    lost: int = 0
+
+    def __bool__(self) -> bool:
+        return not self.pending and not self.lost
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One delivered batch, as `on_delivery` is told.
+
+    Attributes:
+        count: Messages delivered by this request.
+        bytes: The size of its body.
+        seconds: How long the request took.
+        status: The HTTP status of the answer.
+        attempts: Requests that these messages took, this one included.
+        destination: The destination's name.
+    """
+
+    count: int
+    bytes: int
+    seconds: float
+    status: int
+    attempts: int
+    destination: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Messages that were dropped, as `on_drop` is told.
+
+    Attributes:
+        reason: Why.
+        count: How many.
+        detail: What exactly, without the messages' content.
+        messages: The messages in neutral form, or native as given. Fewer than `count` where so many were dropped at
+            once that keeping them would have broken the queue's bound.
+        destination: The destination's name.
+    """
+
+    reason: DropReason
+    count: int
+    detail: str
+    messages: tuple[Mapping[str, object], ...]
+    destination: str
