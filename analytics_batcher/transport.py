@@ -14,10 +14,10 @@ import math
 import os
 import re
 import socket
+import sys
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import monotonic
-from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -259,6 +259,7 @@ class Transport:
         """Post once. An error is returned, to be raised where none of requests', with a token in it, is its context."""
         watch = self._watch
         watch.start_attempt()
+        handled = sys.exc_info()[1]
         try:
             timeout = min(watch.left(), watch.connect)  # for SOCKS; all else asks the watch
             request, proxies = self._prepare(url, headers, body)
@@ -267,7 +268,7 @@ class Transport:
             return _read(adapter.send(request, stream=True, timeout=timeout, verify=verify, proxies=proxies).raw)
         except Exception as error:  # noqa: BLE001 - the border: whatever it is, there was no answer
             failure = _failure(error, watch)
-            clear_frames(error.__traceback__)
+            _release(error, handled)
             return failure
 
     def _prepare(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[PreparedRequest, dict[str, str]]:
@@ -331,9 +332,19 @@ def _read(raw: Any) -> Answer:
 
 def _failure(error: Exception, watch: _Watch) -> TransportError:
     if isinstance(error, TransportError):
-        return error
+        return TransportError(str(error), error.kind)
     root = _innermost(error)
     return TransportError(_describe(root) + " while connecting" * watch.connecting, _kind(root, watch))
+
+
+def _release(error: BaseException | None, handled: BaseException | None) -> None:
+    """Cut what was raised, since the caller `handled` another, from its frames.
+
+    Those of urllib3 hold it in turn: together they would hold the body until a garbage collection.
+    """
+    while error is not None and error is not handled:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -37,10 +38,11 @@ def wait_until():
     """Waits for a condition, at most ten seconds."""
 
     def wait(condition, timeout=10.0):
+        pause = threading.Event()
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, "the condition did not come true in time"
-            time.sleep(0.002)  # between two looks at a condition that nothing announces
+            pause.wait(0.002)  # between two looks at a condition that nothing announces
 
     return wait
 

@@ -933,7 +933,7 @@ def is_stricter(message):
 
 def test_schema_checks_timestamps():
     """The comparison is worth something only if the schema's formats are checked: `jsonschema[format-nongpl]`."""
-    assert "date-time" in FORMATS.checkers
+    assert "date-time" in FORMATS.checkers, "pip install 'jsonschema[format-nongpl]'"
 
 
 @given(st.lists(good_messages(), min_size=1, max_size=3))

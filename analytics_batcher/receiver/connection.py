@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 
-# A stop waits for one poll at most. The wake-ups cost nothing that a test would notice.
-_POLL_SECONDS: Final = 0.02
 # What the threads of the connections may take to end, out of the one second that a stop may take.
 _END_SECONDS: Final = 0.5
 
@@ -46,6 +44,8 @@ class HttpServer(ThreadingHTTPServer):
     request_queue_size = 1024
     # Two receivers on one port would share its connections without a word.
     allow_reuse_port = False
+    # Should the connection by which `end` wakes the thread fail, this is how long it sleeps on.
+    timeout = 0.3
 
     def __init__(
         self,
@@ -63,10 +63,13 @@ class HttpServer(ThreadingHTTPServer):
         # Guards and tells of `_open`: the number of each open connection.
         self._change = threading.Condition()
         self._open: dict[Any, int] = {}
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(_POLL_SECONDS,), name="analytics-batcher-receiver", daemon=True
-        )
+        self._thread = threading.Thread(target=self._serve, name="analytics-batcher-receiver", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        # Not `serve_forever`: it polls, and every stop would wait for the end of a poll.
+        while not self.stopping.is_set():
+            self.handle_request()
 
     def server_bind(self) -> None:
         """Bind, without the look-up of the host's name by which the base class can stall."""
@@ -76,6 +79,9 @@ class HttpServer(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection, and leave its TLS handshake, which can take for ever, to its own thread."""
         connection, address = super().get_request()
+        if self.stopping.is_set():
+            connection.close()
+            raise ConnectionAbortedError
         number = self._accept()
         if self._tls is not None:
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
@@ -108,7 +114,8 @@ class HttpServer(ThreadingHTTPServer):
     def end(self) -> None:
         """Stop listening, release every handler and close every connection."""
         self.stopping.set()
-        self.shutdown()
+        with suppress(OSError):
+            socket.create_connection((HOST, self.server_port), _END_SECONDS).close()
         self._thread.join()
         with self._change:
             for connection in self._open:
