@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import time
-import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import lifecycle
-from .batch import Limits
-from .buffers.memory import MemoryBuffer
 from .calls import Calls
-from .consumer import Consumer
-from .delivery import BatchSender
 from .encoding import OPTIONS, Unserializable, dumps, mend
 from .errors import DropReason, InvalidMessage, refusal
 from .message import message_id as checked_message_id
 from .message import normalise, wire_bytes
 from .message import timestamp as checked_timestamp
-from .pipeline import Pipeline
-from .report import Reporter
+from .options import Options, limits_of
 from .retry import Retry
-from .settings import allowed, flag, hook, number, shown, whole
+from .settings import number
 from .stamp import ID_GIVEN, NATIVE, TIME_GIVEN, new_head
 from .stats import FlushResult, Stats, total
-from .transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +26,6 @@ if TYPE_CHECKING:
     from .destinations import Destination
     from .stats import Delivery, Drop
 
-_MIN_BYTES = 1_000
 _PLAIN_EXTRA = wire_bytes(b"", 0)
 
 
@@ -97,53 +86,45 @@ class Client(Calls):
         background: bool = True,
         enabled: bool = True,
     ) -> None:
-        retry = Retry() if retry is None else retry
-        if not isinstance(retry, Retry):
-            raise ValueError(f"retry={shown(retry)}: allowed is Retry(...)")  # noqa: TRY004 - as all settings
-        whole("max_queue_messages", max_queue_messages, at_least=1)
-        whole("max_queue_bytes", max_queue_bytes, at_least=_MIN_BYTES)
-        allowed("when_full", when_full, ("drop_newest", "drop_oldest", "block"))
-        number("block_timeout", block_timeout, at_least=0)
-        number("flush_interval", flush_interval, at_least=0)
-        self._shutdown_timeout = number("shutdown_timeout", shutdown_timeout, at_least=0)
-        hooks = {"before_send": before_send, "on_drop": on_drop, "on_delivery": on_delivery, "default": default}
-        for name, function in hooks.items():
-            hook(name, function)
-        for name, value in (("strict", strict), ("background", background), ("enabled", enabled)):
-            flag(name, value)
-        limits = _limits(destination, batch_messages, batch_bytes, message_bytes)
-
+        options = Options(
+            max_queue_messages=max_queue_messages,
+            max_queue_bytes=max_queue_bytes,
+            when_full=when_full,
+            block_timeout=block_timeout,
+            flush_interval=flush_interval,
+            retry=Retry() if retry is None else retry,
+            timeout=timeout,
+            shutdown_timeout=shutdown_timeout,
+            proxy=proxy,
+            verify=verify,
+            before_send=before_send,
+            on_drop=on_drop,
+            on_delivery=on_delivery,
+            default=default,
+            strict=strict,
+            background=background,
+            enabled=enabled,
+        )
+        limits = limits_of(destination, batch_messages, batch_bytes, message_bytes)
         self._default = default
+        self._shutdown_timeout = shutdown_timeout
         self._strict = strict
         self._block_timeout = block_timeout if when_full == "block" else 0.0
         self._check = destination.check
         self._destination = destination
         self._message_bytes = limits.message_bytes
         self._plain_bytes = limits.message_bytes - _PLAIN_EXTRA
-        reporter = Reporter(destination.name, on_drop=on_drop, on_delivery=on_delivery, max_bytes=max_queue_bytes)
-        buffer = MemoryBuffer(
-            max_queue_messages,
-            max_queue_bytes,
-            evict=when_full == "drop_oldest",
-            keep_evicted=reporter.keeps_messages,
-        )
-        transport = Transport(timeout=timeout, proxy=proxy, verify=verify)
-        sender = BatchSender(destination, transport, limits, retry, before_send=before_send, default=default)
-        age = retry.age(durable=buffer.durable)
-        consumer = Consumer(buffer, sender, reporter, flush_interval=flush_interval, max_age=age)
-        self._pipeline = Pipeline(
-            buffer, consumer, sender, reporter, background=background, shutdown_timeout=shutdown_timeout
-        )
-        self._buffer = buffer
-        if not enabled:
+        # With the first client and not with this module; and never first in the consumer, as nothing can be imported
+        # after a fork in the middle of an import, or while the process ends.
+        from .assembly import assemble  # noqa: PLC0415
+
+        self._pipeline = assemble(destination, limits, options)
+        self._buffer = self._pipeline.buffer
+        if enabled:
+            self._pipeline.watch(self)
+        else:
             self._accept = _ignore  # type: ignore[method-assign]
             self.enqueue = _ignore  # type: ignore[method-assign]
-            return
-        for module in ("backoff", "dateutil.parser", "dateutil.tz"):
-            # Here and not in the consumer: nothing can be imported there after a fork or while the process ends.
-            importlib.import_module(module)
-        lifecycle.watch(self._pipeline)
-        weakref.finalize(self, self._pipeline.retire).atexit = False
 
     def __repr__(self) -> str:
         return f"Client({self._destination!r})"
@@ -289,10 +270,14 @@ class Client(Calls):
 
     async def aflush(self, timeout: float = 10.0) -> FlushResult:
         """`flush`, without blocking the event loop."""
+        import asyncio  # noqa: PLC0415 - 50 ms that only an asynchronous application has already spent
+
         return await asyncio.to_thread(self.flush, timeout)
 
     async def ashutdown(self, timeout: float | None = None) -> FlushResult:
         """`shutdown`, without blocking the event loop."""
+        import asyncio  # noqa: PLC0415 - as above
+
         return await asyncio.to_thread(self.shutdown, timeout)
 
     def __enter__(self) -> Self:
@@ -310,18 +295,3 @@ class Client(Calls):
 
 def _ignore(*_: object, **__: object) -> bool:
     return False
-
-
-def _limits(
-    destination: Destination, batch_messages: int | None, batch_bytes: int | None, message_bytes: int | None
-) -> Limits:
-    own = destination.limits
-    why = f"the limit of {destination.name}"
-    messages = own.messages if batch_messages is None else batch_messages
-    size = own.bytes if batch_bytes is None else batch_bytes
-    whole("batch_messages", messages, at_least=1, at_most=own.messages, why=why)
-    whole("batch_bytes", size, at_least=min(_MIN_BYTES, own.bytes), at_most=own.bytes, why=why)
-    most = min(own.message_bytes, size - destination.envelope)
-    one = most if message_bytes is None else message_bytes
-    whole("message_bytes", one, at_least=200, at_most=most, why=f"{why}, and within a batch")
-    return Limits(messages, size, one)

@@ -1,4 +1,4 @@
-"""Logging under `analytics_batcher`: silent unless the application listens, damped, and safe against hostile text."""
+"""Logging under `analytics_batcher`: silent unless the application listens, damped."""
 
 from __future__ import annotations
 
@@ -12,22 +12,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("analytics_batcher")
 logger.addHandler(logging.NullHandler())
 
-_TEXT_CHARACTERS: Final = 200
 _INTERVAL: Final = 10.0
-
-
-def printable(text: str | bytes, limit: int = _TEXT_CHARACTERS) -> str:
-    """Escape and cut text from outside, so that it can neither forge a log line nor flood one.
-
-    Args:
-        text: What a server, an exception or a caller said.
-        limit: The most characters to keep.
-    """
-    if isinstance(text, bytes):
-        text = text[: 4 * limit].decode("utf-8", "replace")
-    cut = text[:limit]
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
-    return escaped + ("..." if len(text) > limit else "")
 
 
 class Damper:

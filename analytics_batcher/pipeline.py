@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from . import lifecycle
@@ -81,6 +82,11 @@ class Pipeline:
         self._begin()
         if self._closed:
             self.buffer.close()
+
+    def watch(self, owner: object) -> None:
+        """Be seen to at exit and after a fork, and when `owner` is collected."""
+        lifecycle.watch(self)
+        weakref.finalize(owner, self.retire).atexit = False
 
     # Running
 

@@ -7,9 +7,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .errors import DropReason
-from .log import Damper, logger, printable
+from .log import Damper, logger
 from .message import decode
 from .stats import Drop
+from .text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from .settings import allowed, number
@@ -117,6 +116,8 @@ def _seconds(text: str, now: float) -> float | None:
     try:
         value = float(text)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - hardly any vendor sends a date
+
         try:
             return parsedate_to_datetime(text).timestamp() - now
         except (TypeError, ValueError, OverflowError, IndexError):

@@ -1,11 +1,9 @@
 """One HTTP POST within one deadline: the only module that knows `requests`, and the border its exceptions do not cross.
 
 `requests` bounds each read, so one byte a second holds it for ever. Here every operation of a socket is given the time
-that is left of the whole request, in classes that are put under `requests` where it makes its connections. They are
-for classes of `requests`, `urllib3` and `ssl`, which are imported when a `Transport` is made, not with this module
-(94 ms); so they are mixins, and get their bases in `_derive`.
-
-A name look-up cannot be interrupted within its thread: it alone may outlast the deadline.
+that is left of the whole request. The classes for it are mixins, which get their bases in `_derive`: `requests`,
+`urllib3` and `ssl` are imported when a `Transport` is made, not with this module (94 ms). A name look-up cannot be
+interrupted within its thread: it alone may outlast the deadline.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import os
 import re
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import monotonic
@@ -27,20 +26,15 @@ from analytics_batcher.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ssl import SSLContext
-    from ssl import SSLSocket as _SocketBase
 
     from requests import PreparedRequest
     from requests.adapters import HTTPAdapter as _AdapterBase
     from urllib3.connection import HTTPConnection as _ConnectionBase
 else:
-    _SocketBase = _AdapterBase = _ConnectionBase = object
+    _AdapterBase = _ConnectionBase = object
 
-BODY_LIMIT: Final = 64 * 1024
-"""Bytes that are read of an answer's body: room for a reason per message of a batch, and none for a 400 MB bomb."""
-
+BODY_LIMIT: Final = 64 * 1024  # bytes: room for a reason per message of a batch, and none for a bomb of 400 MB
 _HEADERS: Final = {"User-Agent": f"analytics-batcher/{__version__}", "Accept-Encoding": "identity"}
-_HOSTS: Final = 4  # a destination is one host; the environment's proxies may make it several
 _PROXY_SCHEMES: Final = ("http", "https", "socks5")
 
 
@@ -57,10 +51,6 @@ class _Watch:
     dialled: bool = False  # it does not go over a kept connection
     answered: bool = False  # a byte has come back
 
-    def start_attempt(self) -> None:
-        self.limit = self.deadline
-        self.proxied = self.connecting = self.dialled = self.answered = False
-
     def left(self) -> float:
         """Seconds left of the present phase; `TimeoutError` if there are none."""
         left = self.limit - monotonic()
@@ -69,37 +59,21 @@ class _Watch:
         return left
 
 
-class _TimedSocket(_SocketBase):
-    """Over `socket` and `SSLSocket`: gives every operation the time that is left.
+def _timed(name: str) -> Any:
+    def operation(self: Any, *args: Any, **options: Any) -> Any:
+        self.settimeout(self.watch.left())
+        result = getattr(super(_TimedSocket, self), name)(*args, **options)
+        self.watch.answered |= name in {"recv", "recv_into"} and bool(result)
+        return result
 
-    Within one operation, as `sendall` on a plain socket, a handshake or a TLS record, Python counts the time down.
-    """
+    return operation
+
+
+class _TimedSocket:
+    """Over `socket` and `SSLSocket`: gives each operation the time that is left; Python counts it down within."""
 
     watch: _Watch
-
-    def do_handshake(self, *args: Any, **kwargs: Any) -> None:
-        self.settimeout(self.watch.left())
-        super().do_handshake(*args, **kwargs)
-
-    def send(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.watch.left())
-        return super().send(*args, **kwargs)
-
-    def sendall(self, *args: Any, **kwargs: Any) -> None:
-        self.settimeout(self.watch.left())
-        super().sendall(*args, **kwargs)
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(self.watch.left())
-        data = super().recv(*args, **kwargs)
-        self.watch.answered |= bool(data)
-        return data
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.watch.left())
-        count = super().recv_into(*args, **kwargs)
-        self.watch.answered |= count > 0
-        return count
+    do_handshake, send, sendall, recv, recv_into = map(_timed, ("do_handshake", "send", "sendall", "recv", "recv_into"))
 
 
 class _TimedConnection(_ConnectionBase):
@@ -125,14 +99,13 @@ class _TimedConnection(_ConnectionBase):
             raise _failure(error, self.watch) from None
 
     def _dial(self) -> socket.socket:
-        """Connect to the first address that answers; through SOCKS by PySocks, which bounds each read on its own.
+        """Connect to the first address that answers. urllib3 gives the whole time to each.
 
-        urllib3 gives the whole time to each address. Equal shares of what is left keep the total, and a dead first
-        address (of IPv6, often) cannot hide a living second one.
+        Of shares of what is left, the sum is in time, and a dead first address (of IPv6, often) hides no living second.
         """
         from urllib3.util.connection import create_connection  # noqa: PLC0415 - see the module
 
-        if hasattr(self, "_socks_options"):
+        if hasattr(self, "_socks_options"):  # PySocks greets the proxy by a socket of its own, timed per read
             return super()._new_conn()
         found = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -149,7 +122,7 @@ class _TimedAdapter(_AdapterBase):
     """Over requests' adapter: puts the timed classes into its pools, and one TLS context for hosts and proxies."""
 
     watch: _Watch
-    context: SSLContext
+    context: Any
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, ssl_context=self.context, **options)
@@ -185,12 +158,12 @@ class Transport:
     holds no header, no password of a proxy, nothing of the body and no word of the server's.
 
     Args:
-        timeout: Seconds for a whole request: connecting, sending, reading, and the repetition on a new connection. Or
-            `(connect, read)`: connecting (proxy and TLS included) ends after `connect`, the whole after their sum.
+        timeout: Seconds for a whole request, sending it again included. Or `(connect, read)`: connecting (proxy and
+            TLS included) ends after `connect`, the whole after their sum.
         proxy: `None` for none, `"environment"` for those of the environment, or a URL
             `scheme://[user:password@]host[:port]` of scheme http, https or socks5 (which needs PySocks).
-        verify: Whether TLS certificates are checked, by the authorities that `requests` comes with; or the path of a
-            file or directory of authorities to go by instead.
+        verify: Whether TLS certificates are checked, by the authorities of `requests`; or the path of a file or
+            directory of authorities to go by instead.
 
     Raises:
         ValueError: A setting is not one of these.
@@ -203,18 +176,16 @@ class Transport:
         self._proxy = _checked_proxy(proxy)
         self._verify = verify
         try:
-            self._adapter: _TimedAdapter | None = self._open()
+            self._adapter = self._open()
         except OSError as error:
-            raise ValueError(
-                "verify must be True, False or the path of an existing file or directory of PEM certificates, "
-                f"not {verify!r} ({_describe(error)})"
-            ) from None
+            allowed = "True, False or the path of a file or directory of PEM certificates"
+            raise ValueError(f"verify must be {allowed}, not {verify!r} ({type(error).__name__})") from None
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, deadline: float | None = None) -> Answer:
         """Send one request and read its answer, whatever the status: redirects are not followed.
 
-        If a kept connection breaks before a byte of an answer, most likely the server had closed it already: the
-        request is sent once more, on a new connection.
+        If a kept connection breaks before a byte of an answer, most likely the server had closed it already: then the
+        request is sent once more, on a new one.
 
         Args:
             url: Where to; http or https.
@@ -229,50 +200,44 @@ class Transport:
             TransportError: There was no whole answer.
         """
         watch = self._watch
-        end = monotonic() + watch.total
-        watch.deadline = end if deadline is None else min(end, deadline)
+        watch.deadline = min(monotonic() + watch.total, math.inf if deadline is None else deadline)
         result = self._attempt(url, headers, body)
         if isinstance(result, TransportError) and result.kind == "reset" and not (watch.dialled or watch.answered):
             result = self._attempt(url, headers, body)
-        if isinstance(result, Answer):
-            return result
-        try:
-            raise result
-        finally:
-            del result  # its traceback holds this frame, and that the body
+        if isinstance(result, TransportError):
+            raise TransportError(str(result), result.kind)  # `result` would hold this frame, which holds it
+        return result
 
     def reopen(self) -> None:
-        """Forget all connections, for a forked child: it must neither use nor end those of its parent.
-
-        Objects that are dropped close our copies of the sockets and tell the peer nothing. The TLS context goes too:
-        another thread may have been in it.
-        """
+        """Forget all connections, for a forked child. What is dropped closes its copies, and tells the peer nothing."""
         self._adapter = None
 
     def close(self) -> None:
         """Close the kept connections. A later request opens new ones."""
-        adapter, self._adapter = self._adapter, None
-        if adapter is not None:
-            adapter.close()
+        if self._adapter is not None:
+            self._adapter.close()
 
     def _attempt(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | TransportError:
         """Post once. An error is returned, to be raised where none of requests', with a token in it, is its context."""
         watch = self._watch
-        watch.start_attempt()
+        watch.limit = watch.deadline
+        watch.proxied = watch.connecting = watch.dialled = watch.answered = False
         handled = sys.exc_info()[1]
         try:
             timeout = min(watch.left(), watch.connect)  # for SOCKS; all else asks the watch
-            request, proxies = self._prepare(url, headers, body)
-            adapter = self._adapter = self._adapter or self._open()
-            verify = self._verify is not False
-            return _read(adapter.send(request, stream=True, timeout=timeout, verify=verify, proxies=proxies).raw)
+            request, options = self._prepare(url, headers, body)
+            self._adapter = self._adapter or self._open()
+            return _read(self._adapter.send(request, stream=True, timeout=timeout, **options).raw)
         except Exception as error:  # noqa: BLE001 - the border: whatever it is, there was no answer
-            failure = _failure(error, watch)
-            _release(error, handled)
-            return failure
+            raised: BaseException | None = error
+            # Frames of urllib3 hold the errors that hold them, and the body, until the garbage is collected some day.
+            while raised is not None and raised is not handled:
+                raised.__traceback__ = None
+                raised = raised.__context__
+            return _failure(error, watch)
 
-    def _prepare(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[PreparedRequest, dict[str, str]]:
-        """By hand, as a session would replace `Authorization` by what .netrc says, and take as long again."""
+    def _prepare(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[PreparedRequest, dict[str, Any]]:
+        """By hand: a session would put what .netrc says in place of `Authorization`, and take as long again."""
         from requests import PreparedRequest, utils  # noqa: PLC0415 - see the module
 
         request = PreparedRequest()
@@ -281,13 +246,13 @@ class Transport:
         request.prepare_headers({**_HEADERS, **headers})
         request.headers["Content-Length"] = str(len(body))
         request.body = body
-        proxies = {} if self._proxy is None else {"http": self._proxy, "https": self._proxy}
+        proxies: dict[str, Any] = {"http": self._proxy, "https": self._proxy}
         if self._proxy == "environment":
             proxies = utils.get_environ_proxies(url)
         self._watch.proxied = bool(utils.select_proxy(url, proxies))
-        return request, proxies
+        return request, {"proxies": proxies, "verify": self._verify is not False}
 
-    def _open(self) -> _TimedAdapter:
+    def _open(self) -> Any:
         import ssl  # noqa: PLC0415 - see the module
 
         from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter  # noqa: PLC0415 - see the module
@@ -299,13 +264,11 @@ class Transport:
         else:
             path = DEFAULT_CA_BUNDLE_PATH if self._verify is True else self._verify
             is_directory = os.path.isdir(path)  # noqa: PTH112 - Path("") is one
-            context.load_verify_locations(None if is_directory else path, path if is_directory else None)
+            context.load_verify_locations(**{"capath" if is_directory else "cafile": path})
         context.minimum_version = ssl.TLSVersion.TLSv1_2  # as urllib3 has it
         context.sslsocket_class = _derive(_TimedSocket, ssl.SSLSocket, watch=self._watch)
-        adapter: _TimedAdapter = _derive(_TimedAdapter, HTTPAdapter, watch=self._watch, context=context)(
-            pool_connections=_HOSTS, pool_maxsize=1, max_retries=0
-        )
-        return adapter
+        adapter = _derive(_TimedAdapter, HTTPAdapter, watch=self._watch, context=context)
+        return adapter(pool_connections=4, pool_maxsize=1, max_retries=0)
 
 
 def _derive(*bases: type, **attributes: Any) -> Any:
@@ -331,69 +294,43 @@ def _read(raw: Any) -> Answer:
 
 
 def _failure(error: Exception, watch: _Watch) -> TransportError:
+    """An error in a word and a line, of names and the system's texts: others may hold a header, or a server's words."""
     if isinstance(error, TransportError):
-        return TransportError(str(error), error.kind)
-    root = _innermost(error)
-    return TransportError(_describe(root) + " while connecting" * watch.connecting, _kind(root, watch))
-
-
-def _release(error: BaseException | None, handled: BaseException | None) -> None:
-    """Cut what was raised, since the caller `handled` another, from its frames.
-
-    Those of urllib3 hold it in turn: together they would hold the body until a garbage collection.
-    """
-    while error is not None and error is not handled:
-        error.__traceback__ = None
-        error = error.__context__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The error that requests and urllib3 have wrapped: as a reason, as an argument, or by `raise ... from`."""
-    for inner in (getattr(error, "reason", None), *error.args, error.__cause__):
-        if isinstance(inner, BaseException):
-            return _innermost(inner)
-    return error
-
-
-def _describe(error: BaseException) -> str:
-    """The type, and the system's own text for its number. Other texts may hold a header, or what a server sent."""
-    name = type(error).__name__
-    if isinstance(error, OSError) and isinstance(error.errno, int) and error.strerror:
-        return f"{name}: {error.strerror}"
-    tunnel = re.match(r"Tunnel connection failed: (\d{3})\b", str(error))
-    return f"{name}: CONNECT was answered with {tunnel[1]}" if tunnel else name
+        return error
+    root = error
+    while inner := [e for e in (*root.args, root.__cause__, getattr(root, "reason", 0)) if isinstance(e, Exception)]:
+        root = inner[0]  # the ways in which requests and urllib3 wrap one
+    detail = type(root).__name__
+    if isinstance(root, OSError) and isinstance(root.errno, int) and root.strerror:
+        detail += f": {root.strerror}"
+    elif tunnel := re.match(r"Tunnel connection failed: (\d{3})\b", str(root)):
+        detail += f": CONNECT was answered with {tunnel[1]}"
+    if watch.connecting:
+        detail += " while connecting"
+    return TransportError(detail, _kind(root, watch))
 
 
 def _kind(error: BaseException, watch: _Watch) -> str:
     import ssl  # noqa: PLC0415 - see the module
-    from http.client import HTTPException  # noqa: PLC0415 - see the module
 
-    from requests import exceptions as of_requests  # noqa: PLC0415 - see the module
-    from urllib3 import exceptions as of_urllib3  # noqa: PLC0415 - see the module
+    from requests.exceptions import InvalidProxyURL, RequestException  # noqa: PLC0415 - see the module
+    from urllib3.exceptions import ReadTimeoutError  # noqa: PLC0415 - see the module
 
-    refused = isinstance(error, of_urllib3.NewConnectionError)  # a timeout too, as urllib3 has it
-    if isinstance(error, (TimeoutError, of_urllib3.TimeoutError)) and not refused:
+    if isinstance(error, (TimeoutError, ReadTimeoutError)):  # the latter alone by urllib3 1.26
         return "timeout"
     ended = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-    if isinstance(error, (ssl.SSLError, of_urllib3.SSLError)) and (watch.connecting or not ended):
+    if isinstance(error, ssl.SSLError) and (watch.connecting or not ended):
         return "tls"
-    if isinstance(error, (of_urllib3.ProxyError, of_urllib3.ProxySchemeUnknown, of_requests.InvalidProxyURL)):
-        return "proxy"
-    if isinstance(error, of_requests.RequestException):  # which is an OSError
-        return "request"
-    if isinstance(error, ValueError):  # which some of urllib3's are
-        return "request"
-    broken = isinstance(error, (OSError, EOFError, HTTPException, of_urllib3.HTTPError))
-    if watch.connecting and broken:
+    if isinstance(error, (RequestException, ValueError)):  # the former is an OSError
+        return "proxy" if isinstance(error, InvalidProxyURL) else "request"
+    if watch.connecting:
         return "proxy" if watch.proxied else "connect"
-    return "reset" if watch.answered or broken else "request"
+    return "reset" if watch.answered or isinstance(error, OSError) else "request"
 
 
 def _checked_timeout(timeout: float | tuple[float, float]) -> tuple[float, float]:
-    """Seconds for connecting, and for the whole."""
-    parts = timeout if isinstance(timeout, tuple) else (timeout,)
-    numbers = all(isinstance(part, (int, float)) and part is not True and 0 < part < math.inf for part in parts)
-    if not numbers or len(parts) not in {1, 2}:
+    parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,)  # noqa: PLR2004 - a pair
+    if not all(isinstance(part, (int, float)) and part is not True and 0 < part < math.inf for part in parts):
         raise ValueError(f"timeout must be a positive number of seconds, or a pair (connect, read), not {timeout!r}")
     return float(parts[0]), float(sum(parts))
 
@@ -401,13 +338,10 @@ def _checked_timeout(timeout: float | tuple[float, float]) -> tuple[float, float
 def _checked_proxy(proxy: str | None) -> str | None:
     if proxy is None or proxy == "environment":
         return proxy
-    try:
+    with suppress(ValueError):
         parts = urlsplit(proxy)
-        valid = parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        masked = re.sub(r"^([a-z0-9+.-]*://)?.*@", r"\1***@", proxy, flags=re.IGNORECASE | re.DOTALL)
-        schemes = ", ".join(_PROXY_SCHEMES)
-        raise ValueError(f"proxy must be None, 'environment' or a URL of scheme {schemes} with a host, not {masked!r}")
-    return proxy
+        if parts.scheme in _PROXY_SCHEMES and parts.hostname and parts.port != 0:
+            return proxy
+    _, credentials, host = proxy.rpartition("@")
+    shown, schemes = "***@" * bool(credentials) + host, ", ".join(_PROXY_SCHEMES)
+    raise ValueError(f"proxy must be None, 'environment' or a URL of scheme {schemes} with a host, not {shown!r}")

@@ -22,7 +22,7 @@ import attrs
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_batcher import encoding as with_orjson
@@ -137,7 +137,7 @@ class _Item:
     shared: typing.ClassVar[int] = 1
 
 
-@dataclasses.dataclass(repr=False)
+@dataclasses.dataclass
 class _Slotted:
     __slots__ = ("there", "unset")
     there: int
@@ -342,7 +342,7 @@ RULES = {
     "numpy bytes": (np.bytes_(b"abc"), '"abc"'),
     "numpy datetime": (np.datetime64("2026-01-02T03:04:05.678", "ms"), '"2026-01-02T03:04:05.678"'),
     "numpy datetime, nanoseconds": (np.datetime64(1, "ns"), '"1970-01-01T00:00:00.000000001"'),
-    "numpy NaT": (np.datetime64("NaT"), "null"),
+    "numpy NaT": (np.datetime64("NaT", "s"), "null"),
     "numpy datetimes": (np.array(["2026-01-02", "NaT"], dtype="M8[D]"), '["2026-01-02",null]'),
     "numpy timedelta": (np.timedelta64(1_500_000_000, "ns"), "1.5"),
     "numpy array": (np.array([[1, 2], [3, 4]]), "[[1,2],[3,4]]"),
@@ -568,7 +568,7 @@ def _with_room(frames, call):
         return RecursionError
 
 
-@pytest.mark.parametrize("room", range(15, 270, 15))
+@pytest.mark.parametrize("room", range(30, 270, 15))
 def test_caller_with_little_stack_left(encoding, room):
     """Deep in the caller's stack, what is nested deep becomes null and the rest of the message is written."""
     message = {"a": 1, "v": _nested(150, WRAPS["list"], {1}), "d": _Opaque(), "z": 2}
@@ -875,8 +875,9 @@ odd_leaves = (
     | st.timedeltas()
     | st.text(st.characters())
     | st.text(st.characters(categories=["Cs", "L"]))
-    | st.sampled_from([value for value, _ in RULES.values()])
-    | st.sampled_from([_RaisingMapping(), _RaisingSequence(), _RaisingPath(), _EndlessSequence()])
+    # Two have no repr() to compare.
+    | st.sampled_from(sorted(set(RULES) - {"dataclass, half made", "subclass of set"})).map(lambda name: RULES[name][0])
+    | st.sampled_from([_RaisingMapping, _RaisingSequence, _RaisingPath, _EndlessSequence]).map(lambda kind: kind())
 )
 
 
@@ -902,6 +903,7 @@ odd_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(message=st.dictionaries(odd_keys, odd_values, max_size=5))
 def test_anything_becomes_json(message):
     """Whatever a message holds, it becomes JSON by the standard and by orjson, and is itself unchanged."""
@@ -913,6 +915,7 @@ def test_anything_becomes_json(message):
     assert _strictly(without_orjson.mend(message, None)) == _strictly(body)
 
 
+@settings(deadline=None)
 @given(message=st.dictionaries(st.text(), _plain(plain_leaves), max_size=5))
 def test_mending_leaves_alone_what_is_sound(message):
     """What needs no mending comes out of `mend` as it comes from orjson."""
@@ -923,12 +926,14 @@ def _same_digits(number):
     return orjson.dumps(number) == repr(number).encode() or orjson.dumps(number) == b"null"
 
 
+@settings(deadline=None)
 @given(value=_plain(plain_leaves.filter(lambda value: not isinstance(value, float) or _same_digits(value))))
 def test_stand_in_writes_the_same_bytes(value):
     """The stand-in writes plain data byte for byte as orjson does, floats of the same notation provided."""
     assert without_orjson.dumps(value, None, 0) == with_orjson.dumps(value, None, with_orjson.OPTIONS)
 
 
+@settings(deadline=None)
 @given(value=_plain(st.floats()))
 def test_stand_in_writes_the_same_numbers(value):
     """Where the stand-in writes an exponent differently, it is the same number."""
@@ -942,6 +947,7 @@ def _written(dumps, value, options=0):
         return TypeError
 
 
+@settings(deadline=None)
 @given(value=plain_leaves | odd_values)
 def test_stand_in_refuses_the_same(value):
     """The stand-in raises TypeError exactly where orjson does, so that the same values are mended."""

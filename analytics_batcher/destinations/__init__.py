@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,9 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from ..log import printable
 from ..retry import asked_wait
 from ..settings import shown
+from ..text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,6 +173,8 @@ def base_of(base_url: Any, *, allow_http: bool) -> str:
 def _is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
+    import ipaddress  # noqa: PLC0415 - only a base_url by number needs it
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

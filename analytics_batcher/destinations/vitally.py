@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..batch import Limits
 from ..encoding import loads
 from ..errors import DropReason
-from ..log import printable
 from ..message import wire
+from ..text import printable
 from . import Action, Verdict, base_of, name_of, read_status, secret
 
 if TYPE_CHECKING:

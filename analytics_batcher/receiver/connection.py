@@ -39,7 +39,6 @@ class HttpServer(ThreadingHTTPServer):
         answer: Called with each request; returns the reply.
     """
 
-    daemon_threads = True
     # A fan of clients connects at once, and a refused connection would look like a fault of theirs.
     request_queue_size = 1024
     # Two receivers on one port would share its connections without a word.
@@ -112,7 +111,9 @@ class HttpServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def end(self) -> None:
-        """Stop listening, release every handler and close every connection."""
+        """Stop listening, release every handler and close every connection. A second call does nothing."""
+        if self.stopping.is_set():
+            return
         self.stopping.set()
         with suppress(OSError):
             socket.create_connection((HOST, self.server_port), _END_SECONDS).close()
@@ -135,9 +136,6 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(self.request, ssl.SSLSocket):
             self.request.do_handshake()
         super().setup()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - both texts repeat what the client sent
         """Record what the base class finds unreadable."""
@@ -205,7 +203,6 @@ class _Handler(BaseHTTPRequestHandler):
         # To linger for no time makes a close a reset. Windows has the structure in shorts.
         linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        # The socket closes for good only after the reader that was made of it.
-        self.rfile.close()
+        # Closed here, because the server's own way of closing says goodbye first.
         self.connection.close()
         self.close_connection = True

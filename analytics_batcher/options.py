@@ -1,0 +1,86 @@
+"""A client's settings, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from .batch import Limits
+from .retry import Retry
+from .settings import allowed, flag, hook, number, shown, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .destinations import Destination
+    from .stats import Delivery, Drop
+
+_LEAST_QUEUE_BYTES: Final = 1_000
+_LEAST_BATCH_BYTES: Final = 1_000
+_LEAST_MESSAGE_BYTES: Final = 200
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `Client` documents. `timeout`, `proxy` and `verify` are checked by the transport.
+
+    Raises:
+        ValueError: If a setting is wrong; it names the setting, the value and what is allowed.
+    """
+
+    max_queue_messages: int
+    max_queue_bytes: int
+    when_full: str
+    block_timeout: float
+    flush_interval: float
+    retry: Retry
+    timeout: float | tuple[float, float]
+    shutdown_timeout: float
+    proxy: str | None
+    verify: bool | str
+    before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None
+    on_drop: Callable[[Drop], object] | None
+    on_delivery: Callable[[Delivery], object] | None
+    default: Callable[[Any], Any] | None
+    strict: bool
+    background: bool
+    enabled: bool
+
+    def __post_init__(self) -> None:
+        whole("max_queue_messages", self.max_queue_messages, at_least=1)
+        whole("max_queue_bytes", self.max_queue_bytes, at_least=_LEAST_QUEUE_BYTES)
+        allowed("when_full", self.when_full, ("drop_newest", "drop_oldest", "block"))
+        for name in ("block_timeout", "flush_interval", "shutdown_timeout"):
+            number(name, getattr(self, name), at_least=0)
+        if not isinstance(self.retry, Retry):
+            raise ValueError(f"retry={shown(self.retry)}: allowed is Retry(...)")  # noqa: TRY004 - as all settings
+        for name in ("before_send", "on_drop", "on_delivery", "default"):
+            hook(name, getattr(self, name))
+        for name in ("strict", "background", "enabled"):
+            flag(name, getattr(self, name))
+
+
+def limits_of(
+    destination: Destination, batch_messages: int | None, batch_bytes: int | None, message_bytes: int | None
+) -> Limits:
+    """A destination's limits, as far as the application lowers them.
+
+    Args:
+        destination: Whose own limits are the most.
+        batch_messages: As for `Client`.
+        batch_bytes: As for `Client`.
+        message_bytes: As for `Client`.
+
+    Raises:
+        ValueError: If one of them is out of range.
+    """
+    own = destination.limits
+    why = f"the limit of {destination.name}"
+    messages = own.messages if batch_messages is None else batch_messages
+    whole("batch_messages", messages, at_least=1, at_most=own.messages, why=why)
+    size = own.bytes if batch_bytes is None else batch_bytes
+    whole("batch_bytes", size, at_least=_LEAST_BATCH_BYTES, at_most=own.bytes, why=why)
+    most = min(own.message_bytes, size - destination.envelope)
+    one = most if message_bytes is None else message_bytes
+    whole("message_bytes", one, at_least=_LEAST_MESSAGE_BYTES, at_most=most, why=f"{why}, and it must fit a batch")
+    return Limits(messages, size, one)
