@@ -243,7 +243,7 @@ class Client(Calls):
         """
         deadline = time.monotonic() + number("timeout", timeout, at_least=0)
         pipeline = self._pipeline
-        timed_out = pipeline.drain(pipeline.begin_flush(), deadline, patient=True)
+        timed_out = pipeline.drain(pipeline.ticket(), deadline, patient=True)
         return pipeline.result(timed_out=timed_out)
 
     def shutdown(self, timeout: float | None = None) -> FlushResult:
@@ -265,7 +265,7 @@ class Client(Calls):
         deadline = time.monotonic() + seconds
         pipeline = self._pipeline
         pipeline.close()
-        timed_out = pipeline.drain(pipeline.begin_flush(), deadline, patient=False)
+        timed_out = pipeline.drain(pipeline.ticket(), deadline, patient=False)
         return pipeline.stop(timed_out=timed_out)
 
     async def aflush(self, timeout: float = 10.0) -> FlushResult:

@@ -151,8 +151,9 @@ class BatchSender:
             return DropReason.TOO_LARGE, f"{len(wire)} bytes; allowed are {self._limits.message_bytes}"
         return wire
 
-    def _post(self, batch: Sequence[bytes], attempts: int, deadline: float | None) -> tuple[Verdict, Delivery | None]:
-        body = self._destination.body(batch)
+    def _post(self, batch: list[bytes], attempts: int, deadline: float | None) -> tuple[Verdict, Delivery | None]:
+        body, count = self._destination.body(batch), len(batch)
+        batch.clear()  # beside the body, not a second copy of it while the request lasts
         started = time.monotonic()
         try:
             answer = self._transport.post(self._destination.url, self._destination.headers(), body, deadline)
@@ -160,8 +161,7 @@ class BatchSender:
             return Verdict(Action.RETRY, f"{error.kind}: {error}"), None
         seconds = time.monotonic() - started
         verdict = self._destination.verdict(answer)
-        count = len(batch) - len(verdict.rejected)
-        return verdict, Delivery(count, len(body), seconds, answer.status, attempts, self.name)
+        return verdict, Delivery(count - len(verdict.rejected), len(body), seconds, answer.status, attempts, self.name)
 
     def _judge(
         self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]

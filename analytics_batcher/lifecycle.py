@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import time
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from . import stamp
@@ -18,6 +19,8 @@ _FINALIZE_PRIORITY: Final = -100
 # Strong references: what a collected client left behind is still to be sent. Changed by single C calls only, so that
 # threads, finalizers and signal handlers may do so; whoever walks it takes a copy first.
 _watched: dict[int, Pipeline] = {}
+# All of them, those that ended too: their locks may be held by a thread that a forked child does not have.
+_known: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 _installed = False
 _finalizes_in = 0
 
@@ -30,6 +33,7 @@ def watch(pipeline: Pipeline) -> None:
         atexit.register(shut_down)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_after_fork)
+    _known.add(pipeline)
     _watched[id(pipeline)] = pipeline
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
@@ -49,12 +53,12 @@ def shut_down() -> None:
         pipeline.close()
     for pipeline in pipelines:
         deadline = started + pipeline.shutdown_timeout
-        pipeline.stop(timed_out=pipeline.drain(pipeline.begin_flush(), deadline, patient=False))
+        pipeline.stop(timed_out=pipeline.drain(pipeline.ticket(), deadline, patient=False))
 
 
 def _after_fork() -> None:
     stamp.reseed()
-    for pipeline in tuple(_watched.values()):
+    for pipeline in tuple(_known):
         pipeline.after_fork()
     util = sys.modules.get("multiprocessing.util")
     if util is not None and _watched:

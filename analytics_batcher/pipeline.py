@@ -173,22 +173,15 @@ class Pipeline:
         """Whether the calling thread is the one that runs the consumer."""
         return self._runner == _thread.get_ident()
 
-    def begin_flush(self) -> int:
-        """End the wait for company of what was accepted so far.
-
-        Returns:
-            The ticket that `drain` waits for.
-        """
-        ticket = self.buffer.ticket()
-        self._consumer.flush_below = max(self._consumer.flush_below, ticket)
-        self.buffer.wake()
-        return ticket
+    def ticket(self) -> int:
+        """Take the ticket of what was accepted so far, for `drain`."""
+        return self.buffer.ticket()
 
     def drain(self, ticket: int, deadline: float, *, patient: bool) -> bool:
         """Wait until everything accepted before the ticket is settled, or settle it here.
 
         Args:
-            ticket: What `begin_flush` returned.
+            ticket: What `ticket` returned.
             deadline: When to return, in seconds of the monotonic clock.
             patient: Whether to wait for the deadline although the next attempt lies beyond it.
 
@@ -199,6 +192,9 @@ class Pipeline:
             now = time.monotonic()
             if now >= deadline or self.is_runner or (not patient and self._consumer.not_before > deadline):
                 return True
+            if self._consumer.flush_below < ticket:  # in the loop: another flush may have set a lower one meanwhile
+                self._consumer.flush_below = ticket
+                self.buffer.wake()
             if self.start() or not self._run_here(ticket, deadline, patient=patient):
                 self._wait_for_runner(ticket, min(deadline - now, _LOOK))
         return False

@@ -398,12 +398,10 @@ def _client_lines(outcome: Outcome) -> Iterator[str]:
 def _receiver_lines(outcome: Outcome) -> Iterator[str]:
     report, limits = outcome.report, Vitally.limits
     failed = _failed(outcome.requests)
+    # The transport repeats these on its own, and the client counts the two as one.
     at_once = report.requests - outcome.stats.requests
-    yield _row(
-        "requests",
-        report.requests,
-        f"of which {at_once:,} went at once over a new connection, as the kept one broke" * bool(at_once),
-    )
+    why = f"{at_once:,} of them at once, as a kept connection broke" if at_once else ""
+    yield _row("requests", report.requests, why)
     yield _row("failed", failed.total(), ", ".join(f"{count} {what}" for what, count in sorted(failed.items())))
     yield _row("fullest batch", report.fullest_batch, f"messages, of at most {limits.messages:,}")
     yield _row("largest body", report.largest_body, f"bytes, of at most {limits.bytes:,}")

@@ -97,7 +97,7 @@ class Vitally:
 
     def body(self, wires: Sequence[bytes]) -> bytes:
         """A request's body: a bare array."""
-        return b"[" + b",".join(wires) + b"]"
+        return b"[%b]" % b",".join(wires)
 
     def verdict(self, answer: Answer) -> Verdict:
         """Read an answer. A 2xx whose body cannot be Vitally's, such as a captive portal's page, is no delivery."""
