@@ -242,7 +242,7 @@ _FOREIGN: Final[tuple[tuple[abc.Callable[[Any], bool], Hook], ...]] = (
     (lambda kind: hasattr(kind, "__attrs_attrs__"), lambda value: _fields(value, value.__attrs_attrs__)),
     (lambda kind: hasattr(kind, "model_dump"), methodcaller("model_dump")),
     (lambda kind: hasattr(kind, "__fields__") and hasattr(kind, "dict"), methodcaller("dict")),  # pydantic 1
-    (lambda kind: kind.__module__.partition(".")[0] == "numpy" and hasattr(kind, "tolist"), _numpy),
+    (lambda kind: kind.__module__.partition(".")[0] == "numpy", _numpy),
     (lambda kind: issubclass(kind, os.PathLike), os.fspath),
     (lambda kind: issubclass(kind, abc.Mapping), lambda value: dict(_bounded(value.items()))),
     (lambda kind: issubclass(kind, (abc.Set, abc.Sequence, abc.ValuesView)), _bounded),

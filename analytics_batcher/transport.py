@@ -92,11 +92,7 @@ class _TimedConnection(_ConnectionBase):
 
     def _new_conn(self) -> socket.socket:
         self.watch.dialled = True
-        try:
-            return self.socket_class(fileno=self._dial().detach())
-        except OSError as error:
-            # Mapped here, as urllib3 passes over some errors while sending: an early answer may be there to read.
-            raise _failure(error, self.watch) from None
+        return self.socket_class(fileno=self._dial().detach())
 
     def _dial(self) -> socket.socket:
         """Connect to the first address that answers. urllib3 gives the whole time to each.
@@ -277,7 +273,8 @@ def _derive(*bases: type, **attributes: Any) -> Any:
 
 def _read(raw: Any) -> Answer:
     body = b""
-    whole = interim = raw.status < 200  # noqa: PLR2004 - as the standard has it
+    # http.client takes an interim answer for the answer. The true one would be the next request's, so close at once.
+    whole = raw.status < 200  # noqa: PLR2004 - as the standard has it
     try:
         while not whole and len(body) <= BODY_LIMIT:
             piece = raw.read(BODY_LIMIT + 1 - len(body), decode_content=False)
@@ -286,17 +283,13 @@ def _read(raw: Any) -> Answer:
         if whole and raw.length_remaining:  # urllib3 1.26 does not look
             raise EOFError
     finally:
-        # After an interim answer, which http.client takes for the answer, the true one would be the next request's.
-        if interim or not whole:
-            raw.close()
+        raw.close()  # and its connection, unless the end of the body has set that free
     headers = {name.lower(): value for name, value in raw.headers.itermerged()}
     return Answer(raw.status, headers, body[:BODY_LIMIT], truncated=not whole)
 
 
 def _failure(error: Exception, watch: _Watch) -> TransportError:
     """An error in a word and a line, of names and the system's texts: others may hold a header, or a server's words."""
-    if isinstance(error, TransportError):
-        return error
     root = error
     while inner := [e for e in (*root.args, root.__cause__, getattr(root, "reason", 0)) if isinstance(e, Exception)]:
         root = inner[0]  # the ways in which requests and urllib3 wrap one
@@ -313,7 +306,7 @@ def _failure(error: Exception, watch: _Watch) -> TransportError:
 def _kind(error: BaseException, watch: _Watch) -> str:
     import ssl  # noqa: PLC0415 - see the module
 
-    from requests.exceptions import InvalidProxyURL, RequestException  # noqa: PLC0415 - see the module
+    from requests.exceptions import InvalidProxyURL  # noqa: PLC0415 - see the module
     from urllib3.exceptions import ReadTimeoutError  # noqa: PLC0415 - see the module
 
     if isinstance(error, (TimeoutError, ReadTimeoutError)):  # the latter alone by urllib3 1.26
@@ -321,7 +314,7 @@ def _kind(error: BaseException, watch: _Watch) -> str:
     ended = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
     if isinstance(error, ssl.SSLError) and (watch.connecting or not ended):
         return "tls"
-    if isinstance(error, (RequestException, ValueError)):  # the former is an OSError
+    if isinstance(error, ValueError):
         return "proxy" if isinstance(error, InvalidProxyURL) else "request"
     if watch.connecting:
         return "proxy" if watch.proxied else "connect"

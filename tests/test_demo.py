@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from analytics_batcher import Client, FlushResult, Vitally, __version__
-from analytics_batcher.cli import demo
+from analytics_batcher.cli import demo, demo_world
 from analytics_batcher.cli import main as command_line
 from analytics_batcher.receiver import Reply
 
 TRACKS = 1_000
-OTHERS = demo.THREADS + demo.ACCOUNTS + demo.USERS + demo.TICKETS + demo.UNLINKS
+OTHERS = demo_world.THREADS + demo_world.ACCOUNTS + demo_world.USERS + demo_world.TICKETS + demo_world.UNLINKS
 ALL = TRACKS + OTHERS
 
 
@@ -57,7 +57,7 @@ def faulty():
 @pytest.fixture(scope="module")
 def good():
     """A world, and what came of a run in this process in which an answer was lost."""
-    world = demo.build(200)
+    world = demo_world.build(200)
     outcome = demo.run(world, [None, Reply(reset="after")])
     return SimpleNamespace(world=world, outcome=outcome)
 
@@ -217,7 +217,7 @@ def test_altered_repeat_is_found(good, old, new):
 
 def test_status_is_one_if_a_message_is_lost(capsys):
     """A receiver that says 200 and stores nothing is found out, and the status is 1."""
-    assert demo.show(demo.build(100), [Reply(200, store=False)]) == 1
+    assert demo.show(demo_world.build(100), [Reply(200, store=False)]) == 1
     report = capsys.readouterr().out
     assert "  FAILED  the receiver stored as many as the client calls delivered" in report
     assert figures(report)["Messages"]["all"] == [100 + OTHERS, OTHERS]
@@ -234,16 +234,16 @@ def test_report_shows_no_secret(good):
 
 def test_world_is_the_same_in_every_run():
     """The world does not change from one run to the next, nor its head with the number of tracks."""
-    world = demo.build(TRACKS)
-    assert world == demo.build(TRACKS)
+    world = demo_world.build(TRACKS)
+    assert world == demo_world.build(TRACKS)
     assert sum(map(len, world)) == ALL
-    assert sum(map(len, demo.build(0))) == OTHERS
+    assert sum(map(len, demo_world.build(0))) == OTHERS
 
 
 def test_world_is_in_a_believable_order():
     """Each thread tells of accounts before their users, of users before their tracks, and of nobody who has left."""
     owners = {}
-    for thread, calls in enumerate(demo.build(TRACKS)):
+    for thread, calls in enumerate(demo_world.build(TRACKS)):
         known = set()
         for call in calls:
             ids = {name: call.arguments[name] for name in ("user_id", "account_id") if name in call.arguments}

@@ -81,6 +81,11 @@ class _Level(enum.IntEnum):
     HIGH = 3
 
 
+class _Pair(tuple, enum.Enum):
+    __slots__ = ()
+    ONE = ((1, 2),)
+
+
 class _Right(enum.Flag):
     READ = 1
     WRITE = 2
@@ -287,6 +292,7 @@ RULES = {
     "enum, tuple": (_Color.PAIR, "[1,2]"),
     "enum of str": (_Plan.PRO, '"pro"'),
     "enum of int": (_Level.HIGH, "3"),
+    "enum of tuple": (_Pair.ONE, "[[1,2]]"),
     "flag": (_Right.READ | _Right.WRITE, "3"),
     # arrays
     "set": ({1}, "[1]"),
@@ -667,6 +673,14 @@ class _MappingWithoutPairs(_OwnMapping):
         return "fallback"
 
 
+class _TooLargeMapping(_OwnMapping):
+    def items(self):
+        return ((number, number) for number in range(250_001))
+
+    def __str__(self):
+        return "fallback"
+
+
 class _RaisingSequence(_OwnSequence):
     def __getitem__(self, index):
         raise LookupError
@@ -743,6 +757,7 @@ RAISING = {
     "pydantic": _Raising,
     "mapping": _RaisingMapping,
     "mapping without pairs": _MappingWithoutPairs,
+    "mapping, too large": _TooLargeMapping,
     "sequence": _RaisingSequence,
     "endless sequence": _EndlessSequence,
     "path": _RaisingPath,
@@ -962,7 +977,7 @@ def _circle():
 
 REFUSED = {
     "datetime": datetime(2026, 1, 2, tzinfo=UTC),
-    "dataclass": _Item("a", Decimal(1)),
+    "dataclass": _Slotted(1, 2),
     "int, too large": 2**64,
     "int, too small": -(2**63) - 1,
     "key": {1: 2},
@@ -1011,9 +1026,18 @@ def test_stand_in_with_an_enum_whose_value_raises():
 
 def test_stand_in_with_a_container_that_never_holds_still(monkeypatch):
     """A container that is disturbed at each read is a TypeError in the stand-in: the caller expects no other error."""
-    monkeypatch.setattr(without_orjson, "list", lambda _: _raise(RuntimeError()), raising=False)
-    with pytest.raises(TypeError):
+    monkeypatch.setattr(without_orjson, "_snapshot", lambda *_: _raise(without_orjson.Unserializable("why")))
+    with pytest.raises(TypeError, match="why"):
         without_orjson.dumps({}, None, 0)
+
+
+def test_stand_in_with_little_stack_left():
+    """Where the caller's stack does not suffice the stand-in raises a TypeError: the caller expects no other error."""
+    with pytest.raises(TypeError, match="recursion"):
+        _at_depth(
+            sys.getrecursionlimit() - _frames() - 100,
+            lambda: without_orjson.dumps(_nested(250, WRAPS["list"]), None, 0),
+        )
 
 
 def test_loads(encoding):

@@ -251,7 +251,7 @@ def tls(certificates):
 
 
 def failure(transport, url, *, headers=HEADERS, body=BODY, **options):
-    """The error of a request, and the seconds it took."""
+    """The error of a request, which holds no secret and no other error, and the seconds it took."""
     start = time.monotonic()
     with pytest.raises(TransportError) as caught:
         transport.post(url, headers, body, **options)
@@ -259,7 +259,7 @@ def failure(transport, url, *, headers=HEADERS, body=BODY, **options):
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
     assert TOKEN not in shown
     assert PASSWORD not in shown
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert caught.value.__context__ is caught.value.__cause__ is None
     return caught.value, seconds
 
 
@@ -434,6 +434,21 @@ def test_incomplete_or_bad_answer(serve, make, reply):
 # Time
 
 
+def test_dripping_tunnel_ends_at_the_timeout(serve, make, tls):
+    """The bytes are counted through a tunnel too, and through its proxy's own TLS."""
+
+    def script(server, connection, _number):
+        server.read(connection)
+        server.drip(connection, answer())
+
+    through, server = serve(proxy, tls), serve(script, tls)
+    transport = make(timeout=0.5, verify=False, proxy=f"https://us:{PASSWORD}@127.0.0.1:{through.port}")
+    error, seconds = failure(transport, server.url())
+    assert len(server.requests) == 1
+    assert error.kind == "timeout"
+    assert 0.45 < seconds < 0.8
+
+
 @pytest.mark.parametrize("where", ["headers", "body"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_dripping_answer_ends_at_the_timeout(serve, make, tls, where, secure):
@@ -555,18 +570,32 @@ def resolve(monkeypatch):
 
 
 @on_linux
-def test_connecting_has_its_own_limit(deaf, serve, make):
-    """With a pair, connecting ends after its part, and an answer may take longer than that."""
-    error, seconds = failure(make(timeout=(0.2, 5.0)), f"http://{DEAF[0]}:{deaf}/")
+@pytest.mark.parametrize(("timeout", "deadline"), [((0.2, 5.0), 5.0), ((5.0, 5.0), 0.2)])
+def test_connecting_has_its_own_limit(deaf, make, timeout, deadline):
+    """With a pair, connecting ends after its part, or at the deadline if that is earlier."""
+    url = f"http://{DEAF[0]}:{deaf}/"
+    error, seconds = failure(make(timeout=timeout), url, deadline=time.monotonic() + deadline)
     assert error.kind == "timeout"
     assert 0.15 < seconds < 0.5
 
-    def script(server, connection, _number):
-        server.read(connection)
-        server.stopped.wait(0.3)
+
+def late(server, connection, _number):
+    """Answer after 0.2 s."""
+    while server.read(connection) and not server.stopped.wait(0.2):
         connection.sendall(answer())
 
-    assert make(timeout=(0.1, 5.0)).post(serve(script).url(), HEADERS, BODY).status == 200
+
+def test_answer_may_take_longer_than_connecting(serve, make):
+    """With a pair, its first part does not bound the answer."""
+    assert make(timeout=(0.1, 5.0)).post(serve(late).url(), HEADERS, BODY).status == 200
+
+
+def test_each_request_has_the_whole_time(serve, make):
+    """A second request over a kept connection does not live on the time of the first."""
+    server = serve(late)
+    transport = make(timeout=0.35)
+    assert [transport.post(server.url(), HEADERS, BODY).status for _ in range(2)] == [200, 200]
+    assert server.connections == 1
 
 
 def test_pair_bounds_the_whole(serve, make):
@@ -664,6 +693,16 @@ def test_forked_child_leaves_the_parents_connection_alone(serve, make, tls):
 LATER = always(answer(b"later"))
 
 
+def test_kept_connections_are_behind_no_lock(serve, make):
+    """A fork cannot leave a lock locked that a child would need to drop its parent's connections."""
+    server = serve(always(answer()))
+    transport = make()
+    transport.post(server.url(), HEADERS, BODY)
+    kept = transport._adapter.poolmanager.connection_from_url(server.url()).pool
+    assert kept.qsize() == 1
+    assert not hasattr(kept, "mutex")
+
+
 def stale(*, first=b"", later=LATER):
     """A script whose first connection answers once, and breaks when the second request has come, after `first`."""
 
@@ -689,7 +728,17 @@ def test_stale_connection_is_replaced(serve, make, tls, secure):
     assert server.connections == 2
 
 
-def test_stale_connection_that_resets_is_replaced(serve, make):
+def test_other_hosts_failure_changes_nothing(serve, make):
+    """A kept connection that turns out closed is replaced, whatever happened with another host in between."""
+    server = serve(stale())
+    transport = make()
+    transport.post(server.url(), HEADERS, BODY)
+    assert failure(transport, f"http://127.0.0.1:{free_port()}/")[0].kind == "connect"
+    assert transport.post(server.url(), HEADERS, BODY).body == b"later"
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_stale_connection_that_resets_is_replaced(serve, make, tls, secure):
     """A reset of a kept connection, in the middle of a large request, is no failure."""
 
     def script(server, connection, number):
@@ -701,8 +750,8 @@ def test_stale_connection_that_resets_is_replaced(serve, make):
         server.read(connection)
         connection.sendall(answer(b"later"))
 
-    server = serve(script)
-    transport = make()
+    server = serve(script, tls if secure else None)
+    transport = make(verify=False)
     transport.post(server.url(), HEADERS, BODY)
     transport.post(server.url(), HEADERS, bytes(10_000_000))
     assert server.connections == 2
@@ -818,6 +867,19 @@ def test_bad_url_or_header(make, serve, url, headers):
     assert server.requests == []
 
 
+def test_callers_own_error_is_left_alone(make):
+    """A request made while another error is handled leaves that one its traceback, and does not look into it."""
+    own = TimeoutError()
+    with pytest.raises(TransportError) as caught:
+        try:
+            raise own
+        finally:
+            make().post(f"http://127.0.0.1:{free_port()}/", HEADERS, BODY)
+    assert caught.value.kind == "connect"
+    assert caught.value.__context__ is own
+    assert own.__traceback__ is not None
+
+
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("trouble", ["refused", "reset", "timeout"])
 def test_failed_request_does_not_keep_its_body(serve, make, tls, trouble, secure):
@@ -848,6 +910,7 @@ def test_unknown_authority_is_refused(serve, make, tls):
     error, _ = failure(make(), server.url("localhost"))
     assert error.kind == "tls"
     assert server.requests == []
+    assert server.connections == 1
 
 
 def test_given_authority_is_accepted(serve, make, tls, certificates):
@@ -866,9 +929,11 @@ def test_address_is_checked_too(serve, make, certificates):
     assert error.kind == "tls"
 
 
-def test_given_authority_is_the_only_one(make, certificates, tmp_path):
+def test_given_authority_is_the_only_one(serve, make, tls, certificates, tmp_path):
     """The path replaces the authorities that come with requests; a directory is taken too."""
-    subjects = [entry["subject"] for entry in make(verify=certificates["good"])._adapter.context.get_ca_certs()]
+    transport = make(verify=certificates["good"])
+    transport.post(serve(always(answer()), tls).url("localhost"), HEADERS, BODY)
+    subjects = [entry["subject"] for entry in transport._adapter.context.get_ca_certs()]
     assert subjects == [((("commonName", "localhost"),),)]
     assert make(verify=str(tmp_path))._adapter.context.get_ca_certs() == []
 
@@ -935,10 +1000,9 @@ def test_proxies_of_the_environment_are_used_when_asked(serve, make, no_environm
     no_environment.setenv("http_proxy", f"http://us:{PASSWORD}@127.0.0.1:{through.port}")
     transport = make(proxy="environment")
     assert transport.post(server.url(), HEADERS, BODY).status == 200
-    assert through.connections == 1
     no_environment.setenv("no_proxy", "127.0.0.1")
     assert transport.post(server.url(), HEADERS, BODY).status == 200
-    assert len(through.requests) == 1
+    assert (through.connections, server.connections) == (1, 2)
 
 
 @pytest.mark.parametrize("way", ["http by http", "http by https", "https by http", "https by https"])
@@ -1063,6 +1127,8 @@ def test_socks_proxy_is_used(serve, make):
         assert transport.post(server.url(), HEADERS, BODY).status == 200
     assert PASSWORD.encode() in through.requests[0]
     assert through.connections == server.connections == 1
+    mute = make(proxy=f"socks5://127.0.0.1:{serve(hang).port}", timeout=0.2)
+    assert failure(mute, server.url())[0].kind == "timeout"
     dripping = serve(lambda server, connection, _number: server.read(connection) and server.drip(connection, answer()))
     error, seconds = failure(transport, dripping.url())
     assert error.kind == "timeout"
