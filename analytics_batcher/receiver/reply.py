@@ -23,10 +23,10 @@ class Reply:
         body: The body. None: the wire's success body for a 2xx status, else a small JSON error.
         headers: Headers to add, or to put in the place of the usual ones (`Content-Type`, `Content-Length`).
         delay: Seconds to wait before answering, resetting or hanging. The messages are stored before that wait.
-        hang: Never answer; the connection stays open until the receiver is stopped. Nothing is stored.
+        hang: Never answer; the connection stays open until the receiver is stopped.
         reset: Reset the connection instead of answering: `"before"` or `"after"` the messages were stored.
         drip: Seconds between the single bytes of the whole answer, status line and headers included.
-        store: Whether to store the messages, in the place of the usual: if the status is 2xx.
+        store: Whether to store the messages. None: if a 2xx answer is given, or with a reset `"after"`.
         close: Announce `Connection: close`, and close the connection after the answer.
         drop_idle: Close the connection after the answer without announcing it, so that the client keeps a stale one.
 
