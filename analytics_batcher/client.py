@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .calls import Calls
-from .encoding import OPTIONS, Unserializable, dumps, mend
+from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
+from .message import encode, normalise, wire_bytes
 from .message import message_id as checked_message_id
-from .message import normalise, wire_bytes
 from .message import timestamp as checked_timestamp
 from .options import Options, limits_of
 from .retry import Retry
@@ -134,7 +134,7 @@ class Client(Calls):
     def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any) -> bool:
         flags = 0
         try:
-            normalise(message)
+            plain = normalise(message)
             if timestamp is not None:
                 message["timestamp"] = checked_timestamp(timestamp)
                 flags |= TIME_GIVEN
@@ -146,7 +146,7 @@ class Client(Calls):
         unfit = self._check(message)
         if unfit is not None:
             return self._refuse(unfit[0], unfit[1], message)
-        return self._put(message, flags)
+        return self._put(message, flags, plain)
 
     def enqueue(self, message: Any, *, to: str | None = None) -> bool:
         """Queue a message in the destination's own form. It goes out as it is, but for a missing id and time.
@@ -167,16 +167,13 @@ class Client(Calls):
             flags |= ID_GIVEN
         if self._destination.time_field in message:
             flags |= TIME_GIVEN
-        return self._put(message, flags)
+        return self._put(message, flags, None)
 
-    def _put(self, message: dict[str, Any], flags: int) -> bool:
+    def _put(self, message: dict[str, Any], flags: int, plain: bool | None) -> bool:
         try:
-            body = dumps(message, None, OPTIONS)
-        except TypeError:
-            try:
-                body = mend(message, self._default)
-            except Unserializable as error:
-                return self._refuse(DropReason.UNSERIALIZABLE, str(error), None)
+            body = encode(message, self._default, plain=plain)
+        except Unserializable as error:
+            return self._refuse(DropReason.UNSERIALIZABLE, str(error), None)
         record = new_head(flags) + body
         if len(body) > self._plain_bytes and wire_bytes(body, flags) > self._message_bytes:
             detail = f"{wire_bytes(body, flags)} bytes; allowed are {self._message_bytes}"
@@ -220,7 +217,7 @@ class Client(Calls):
             return message
         flags = (ID_GIVEN if "messageId" in message else 0) | (TIME_GIVEN if "timestamp" in message else 0)
         try:
-            return new_head(flags) + mend(message, self._default)
+            return new_head(flags) + encode(message, self._default)
         except Unserializable:
             return None
 

@@ -100,15 +100,17 @@ class BatchSender:
         repeated = any(stamp in self._attempts for stamp in stamps)
         for stamp in stamps:
             self._attempts[stamp] = self._attempts.get(stamp, 0) + 1
+        before = self._transport.requests
         verdict, receipt = self._post(batch, max(self._attempts[stamp] for stamp in stamps), deadline)
+        requests = self._transport.requests - before
         delivered, more, wait = self._judge(verdict, chosen, stamps)
         return Outcome(
             tried=tried,
             delivered=delivered,
             losses=self._with_suspects(losses + more, places),
             wait=wait,
-            requests=1,
-            retries=int(repeated),
+            requests=requests,
+            retries=requests if repeated else max(requests - 1, 0),  # of the transport's own, on a new connection
             error=None if verdict.action is Action.DELIVERED else verdict.detail,
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
             receipt=receipt if delivered else None,

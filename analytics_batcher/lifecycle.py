@@ -9,8 +9,6 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from . import stamp
-
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
@@ -57,7 +55,6 @@ def shut_down() -> None:
 
 
 def _after_fork() -> None:
-    stamp.reseed()
     for pipeline in tuple(_known):
         pipeline.after_fork()
     util = sys.modules.get("multiprocessing.util")

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from .encoding import OPTIONS, dumps, loads, mend
+from .encoding import OPTIONS, dumps, is_plain, loads, mend
 from .errors import InvalidMessage
 from .stamp import HEAD_BYTES, ID_GIVEN, TIME_GIVEN, flags_of, iso_milliseconds, iso_text, uuid_text
 
@@ -33,38 +33,48 @@ _ID_WIRE_BYTES: Final = len('"messageId":"",') + 36
 _TIME_WIRE_BYTES: Final = len('"timestamp":"",') + 24
 
 
-def encode(message: dict[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
+def encode(message: dict[str, Any], default: Callable[[Any], Any] | None = None, *, plain: bool | None = None) -> bytes:
     """Write a message as JSON, once; a value that JSON does not know is mended on a slower path.
 
     Args:
         message: The message; it is not changed.
         default: Makes a JSON value of one that nobody knows.
+        plain: What `is_plain` says of it; `None`: not asked yet.
 
     Raises:
         Unserializable: If even the slower path cannot write it.
     """
-    try:
-        return dumps(message, None, OPTIONS)
-    except TypeError:
-        return mend(message, default)
+    if is_plain(message) if plain is None else plain:
+        try:
+            return dumps(message, None, OPTIONS)
+        except TypeError:  # an integer of over 64 bits, a lone surrogate, a key that is no text
+            pass
+    return mend(message, default)
 
 
-def normalise(message: dict[str, Any]) -> None:
+def normalise(message: dict[str, Any]) -> bool:
     """Check a neutral message's fields, and make text of those ids that are whole numbers or UUIDs.
 
     Args:
         message: The message; the caller's own values in it are not changed.
 
+    Returns:
+        Whether it is plain, as `is_plain` has it.
+
     Raises:
         InvalidMessage: If a field is wrong; the first one is named.
     """
+    plain = True
     for field, value in message.items():
         if type(value) is str:
             if value and field in _PLAIN_TEXTS:
                 continue
         elif type(value) is dict and field in _OBJECTS:
+            plain = is_plain(value) and plain
             continue
-        message[field] = _normalised(field, value)
+        mended = message[field] = _normalised(field, value)
+        plain = plain and (type(mended) is str or (type(mended) is dict and is_plain(mended)))
+    return plain
 
 
 def _normalised(field: str, value: Any) -> Any:
@@ -82,7 +92,7 @@ def _identifier(field: str, value: Any) -> str:
         return value
     if not isinstance(value, bool) and isinstance(value, (UUID, numbers.Integral)):
         try:
-            return str(value)
+            return str(value if isinstance(value, UUID) else int(value))
         except Exception as error:  # noqa: BLE001 - thousands of digits, or a foreign number's own code
             raise InvalidMessage(f"{field} cannot be written: {type(error).__name__}") from None
     raise InvalidMessage(f"{field} must be text that is not empty, a whole number or a UUID, not {_kind(value)}")

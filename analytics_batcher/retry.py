@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from datetime import timezone
+from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 from .settings import allowed, number
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 MAX_WAIT: Final = 300.0
 """The most seconds that a `Retry-After` is believed for."""
+
+# Not `backoff.full_jitter`: it draws from the generator that the application may have seeded for its own ends. And this
+# one needs no seed after a fork.
+_chance: Final = SystemRandom()
 
 _MEMORY_AGE: Final = 7_200.0
 _DURABLE_AGE: Final = 259_200.0
@@ -83,9 +89,7 @@ class Schedule:
         bound = next(self._waits)
         while bound is None:  # the generators of backoff 2 begin with None, for their `send` protocol
             bound = next(self._waits)
-        # The generator starts at `factor` and ignores `max_value` for it.
-        bound = min(bound, self._retry.cap)
-        return float(backoff.full_jitter(bound)) if self._retry.jitter == "full" else float(bound)
+        return _chance.uniform(0, bound) if self._retry.jitter == "full" else float(bound)
 
 
 def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:
@@ -119,7 +123,9 @@ def _seconds(text: str, now: float) -> float | None:
         from email.utils import parsedate_to_datetime  # noqa: PLC0415 - hardly any vendor sends a date
 
         try:
-            return parsedate_to_datetime(text).timestamp() - now
+            moment = parsedate_to_datetime(text)
+            # Of the three forms of an HTTP date, the one of asctime names no zone, and means UTC too.
+            return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() - now
         except (TypeError, ValueError, OverflowError, IndexError):
             return None
     if not math.isfinite(value):

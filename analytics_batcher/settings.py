@@ -22,11 +22,14 @@ def number(name: str, value: Any, *, above: float | None = None, at_least: float
         ValueError: If it is anything else.
     """
     wanted = f"a number above {above:g}" if above is not None else f"a number of at least {at_least or 0:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    try:
+        given = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    except OverflowError:
+        given = math.inf
+    least, beyond = at_least if at_least is not None else -math.inf, above if above is not None else -math.inf
+    if not math.isfinite(given) or given < least or given <= beyond:
         raise ValueError(f"{name}={shown(value)}: allowed is {wanted}")
-    if (above is not None and value <= above) or (at_least is not None and value < at_least):
-        raise ValueError(f"{name}={shown(value)}: allowed is {wanted}")
-    return float(value)
+    return given
 
 
 def whole(name: str, value: Any, *, at_least: int, at_most: int | None = None, why: str = "") -> int:
@@ -43,7 +46,8 @@ def whole(name: str, value: Any, *, at_least: int, at_most: int | None = None, w
         ValueError: If it is anything else.
     """
     bound = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least or not value <= (at_most or value):
+    most = value if at_most is None else at_most
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= most:
         raise ValueError(f"{name}={shown(value)}: allowed is a whole number {bound}{why and f' ({why})'}")
     return value
 

@@ -6,6 +6,7 @@ It lies in the layout of a UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, the 
 
 from __future__ import annotations
 
+import os
 import time
 from random import Random
 from struct import Struct
@@ -42,6 +43,11 @@ def reseed() -> None:
     global _offset  # noqa: PLW0603 - the process has two clocks, and one distance between them
     _random.seed()
     _offset = _wall() - _monotonic()
+
+
+if hasattr(os, "register_at_fork"):
+    # Here and not with the first client: a fork may come between this import and that.
+    os.register_at_fork(after_in_child=reseed)
 
 
 def new_head(flags: int = 0) -> bytes:

@@ -640,6 +640,17 @@ def test_connection_is_kept(serve, make, tls, secure):
     assert server.connections == 1
 
 
+def test_small_requests_do_not_wait_for_acknowledgements(serve, make):
+    """Twenty small requests over a proxy take no 40 ms each, which the server's kernel takes to acknowledge headers."""
+    through = serve(always(answer()))
+    transport = make(proxy=f"http://127.0.0.1:{through.port}")
+    start = time.monotonic()
+    for _ in range(20):
+        transport.post("http://vendor.example/", HEADERS, BODY)
+    assert time.monotonic() - start < 0.4
+    assert through.connections == 1
+
+
 def test_close_ends_the_kept_connection(serve, make):
     """`close` is seen by the server, and a later request opens another connection."""
     ended = threading.Event()
@@ -870,11 +881,16 @@ def test_bad_url_or_header(make, serve, url, headers):
 def test_callers_own_error_is_left_alone(make):
     """A request made while another error is handled leaves that one its traceback, and does not look into it."""
     own = TimeoutError()
-    with pytest.raises(TransportError) as caught:
+    transport, url = make(), f"http://127.0.0.1:{free_port()}/"
+
+    def post_while_handling():
         try:
             raise own
         finally:
-            make().post(f"http://127.0.0.1:{free_port()}/", HEADERS, BODY)
+            transport.post(url, HEADERS, BODY)
+
+    with pytest.raises(TransportError) as caught:
+        post_while_handling()
     assert caught.value.kind == "connect"
     assert caught.value.__context__ is own
     assert own.__traceback__ is not None

@@ -101,8 +101,10 @@ class MemoryBuffer:
         self._full = True
         if self._wake_messages is not NEVER:
             self._wake_messages = 0  # the consumer must not wait for company that cannot come
-        if not self._evict or size > self._max_bytes:
-            return _QUEUE_FULL
+        leased = self._messages - len(self._returned) - len(self._waiting)
+        leased_bytes = self._bytes - self._waiting_bytes
+        if not self._evict or leased >= self._max_messages or leased_bytes + size > self._max_bytes:
+            return _QUEUE_FULL  # if need be, without evicting in vain
         # Each turn is whole in itself: what interrupts between two finds the books balanced.
         while self._messages >= self._max_messages or self._bytes + size > self._max_bytes:
             returned, waiting = self._returned, self._waiting

@@ -105,11 +105,12 @@ class Destination(Protocol):
         """Read an answer."""
 
 
-def read_status(answer: Answer) -> Verdict:
+def read_status(answer: Answer, secrets: Sequence[str] = ()) -> Verdict:
     """What an HTTP status means wherever the vendor says nothing else about it.
 
     Args:
         answer: The answer.
+        secrets: What is masked in text from the server.
 
     Returns:
         The verdict, with the wait that the answer asks for.
@@ -125,16 +126,16 @@ def read_status(answer: Answer) -> Verdict:
     if status == _TOO_LARGE:
         return Verdict(Action.SPLIT, detail)
     if status in _REDIRECTS:
-        return Verdict(Action.HALT, f"{detail}: redirected to {_host(answer)}, which is not followed")
+        return Verdict(Action.HALT, f"{detail}: redirected to {_host(answer, secrets)}, which is not followed")
     return Verdict(Action.HALT, detail, by_content=status == _FORBIDDEN)
 
 
-def _host(answer: Answer) -> str:
+def _host(answer: Answer, secrets: Sequence[str]) -> str:
     try:
         host = urlsplit(answer.headers.get("location", "")).hostname
     except ValueError:
         host = None
-    return printable(host) if host else "nowhere"
+    return printable(host, hide=secrets) if host else "nowhere"
 
 
 def base_of(base_url: Any, *, allow_http: bool) -> str:
@@ -148,6 +149,8 @@ def base_of(base_url: Any, *, allow_http: bool) -> str:
         ValueError: If it is no such URL.
     """
     wanted = "allowed is https://host, without path, query or user"
+    if isinstance(base_url, str) and "@" in base_url:  # it may hold a password: not shown
+        raise ValueError(f"base_url: {wanted}")
     if not isinstance(base_url, str) or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
         raise ValueError(f"base_url={shown(base_url)}: {wanted}")
     try:
@@ -157,8 +160,6 @@ def base_of(base_url: Any, *, allow_http: bool) -> str:
         host = None
     if not host or parts.scheme not in {"http", "https"} or "\\" in base_url:
         raise ValueError(f"base_url={shown(base_url)}: {wanted}")
-    if "@" in parts.netloc:  # it may hold a password: not shown
-        raise ValueError(f"base_url: {wanted}")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError(f"base_url={shown(base_url)}: {wanted}")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):

@@ -101,7 +101,7 @@ class Vitally:
 
     def verdict(self, answer: Answer) -> Verdict:
         """Read an answer. A 2xx whose body cannot be Vitally's, such as a captive portal's page, is no delivery."""
-        verdict = read_status(answer)
+        verdict = read_status(answer, (self._token,))
         if verdict.action is Action.DELIVERED:
             if _is_ours(answer):
                 return verdict
@@ -116,8 +116,7 @@ class Vitally:
         except ValueError:
             return ""
         text = (said.get("error") or said.get("message")) if isinstance(said, dict) else None
-        # A server may repeat what it was sent.
-        return printable(text.replace(self._token, "[token]")) if isinstance(text, str) else ""
+        return printable(text, hide=(self._token,)) if isinstance(text, str) else ""
 
 
 def _is_ours(answer: Answer) -> bool:
