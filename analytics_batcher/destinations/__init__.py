@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from ..retry import asked_wait
 from ..settings import shown
@@ -131,6 +130,8 @@ def read_status(answer: Answer, secrets: Sequence[str] = ()) -> Verdict:
 
 
 def _host(answer: Answer, secrets: Sequence[str]) -> str:
+    from urllib.parse import urlsplit  # noqa: PLC0415 - not for importing this package
+
     try:
         host = urlsplit(answer.headers.get("location", "")).hostname
     except ValueError:
@@ -148,6 +149,8 @@ def base_of(base_url: Any, *, allow_http: bool) -> str:
     Raises:
         ValueError: If it is no such URL.
     """
+    from urllib.parse import urlsplit  # noqa: PLC0415 - as above
+
     wanted = "allowed is https://host, without path, query or user"
     if isinstance(base_url, str) and "@" in base_url:  # it may hold a password: not shown
         raise ValueError(f"base_url: {wanted}")
