@@ -6,14 +6,14 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-from .buffers import NEVER, Loss
+from .buffers import NEVER, Lease, Loss
 from .errors import DropReason
 from .stamp import accepted_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .buffers import Buffer, Lease
+    from .buffers import Buffer
     from .report import Reporter
     from .sender import Outcome, Sender
 
@@ -56,7 +56,7 @@ class Consumer:
 
     def reset(self) -> None:
         """In a forked child: what was under way is the parent's."""
-        self._lease: Lease | None = None
+        self._lease = Lease()
         self.not_before = 0.0
         self.flush_below = 0
         self.draining = False
@@ -79,18 +79,22 @@ class Consumer:
     def _step(self, deadline: float | None) -> float | None:
         now = self._clock()
         self._expire(now)
-        if self._lease is None and not self._buffer.arm(1, NEVER):
+        if not self._lease.records and not self._buffer.arm(1, NEVER):
             return None
         if now < self.not_before:
             return min(self.not_before - now, self._until_expiry(now))
-        if self._lease is None:
+        if not self._lease.records:
             wait = self._until_company_is_over(now)
             if wait > 0:
                 return wait
-            self._lease = self._buffer.take(self._sender.batch_messages, self._sender.batch_bytes)
-        if self._lease is not None:
+            self._take(self._sender.batch_messages, self._sender.batch_bytes)
+        if self._lease.records:
             self._settle(self._lease, self._sender.send(self._lease.records, deadline))
         return 0.0
+
+    def _take(self, messages: int, size: int) -> None:
+        self._lease = Lease()
+        self._buffer.take(self._lease, messages, size)
 
     def _until_company_is_over(self, now: float) -> float:
         """The seconds that the waiting messages may still wait for others; not above 0 if they should go now."""
@@ -106,10 +110,8 @@ class Consumer:
         records = lease.records
         self._buffer.count_requests(outcome.requests, outcome.retries, int(bool(outcome.delivered)), outcome.error)
         self._buffer.release(lease, outcome.tried)
-        counted = self._buffer.settle(lease, outcome.delivered, outcome.losses)
-        if not lease.records or not counted:
-            self._lease = None
-        if not counted:
+        if not self._buffer.settle(lease, outcome.delivered, outcome.losses):
+            self._lease = Lease()
             return
         if outcome.receipt is not None:
             self._reporter.delivered(outcome.receipt)
@@ -125,21 +127,21 @@ class Consumer:
     def _expire(self, now: float) -> None:
         """Give up what is too old, whether it waits or is kept for another attempt."""
         while (oldest := self._buffer.read().oldest) is not None and oldest + self._max_age <= now:
-            lease = self._lease or self._buffer.take(_EXPIRED_AT_ONCE, _EXPIRED_BYTES_AT_ONCE)
-            if lease is None:
-                return
+            waited = not self._lease.records
+            if waited:
+                self._take(_EXPIRED_AT_ONCE, _EXPIRED_BYTES_AT_ONCE)
+            lease = self._lease
             records = lease.records
             old = [place for place, record in enumerate(records) if accepted_at(record) + self._max_age <= now]
-            loss = Loss(DropReason.EXPIRED, f"older than {self._max_age:g} s", old)
-            counted = self._buffer.settle(lease, (), [loss])
-            if lease is not self._lease:
-                self._buffer.release(lease, 0)
-            elif not lease.records or not counted:
-                self._lease = None
-            if counted and old:
-                self._report(loss, records)
             if not old:
                 return
+            loss = Loss(DropReason.EXPIRED, f"older than {self._max_age:g} s", old)
+            if not self._buffer.settle(lease, (), [loss]):
+                self._lease = Lease()
+                return
+            if waited:
+                self._buffer.release(lease, 0)
+            self._report(loss, records)
 
     def _until_expiry(self, now: float) -> float:
         oldest = self._buffer.read().oldest

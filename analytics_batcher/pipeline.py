@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .report import Reporter
     from .sender import Sender
 
+_HOLDER: Final = 0
 _LOOK: Final = 0.25
 """Seconds after which a flush looks whether the consumer it waits for still lives."""
 _START_AGAIN: Final = 1.0
@@ -27,9 +28,11 @@ _CRASH_WAIT: Final = 1.0
 class Pipeline:
     """Runs one consumer: in a thread of its own, or in a flush where no thread can run.
 
-    Locking: `_claim` is held by whoever runs the consumer, and says so in `_runner`; nobody ever waits for it. `cold`
-    is a hint, and changing it twice does no harm: a thread that does not get the claim ends. `_gates` is replaced
-    under `_books`, as `_baseline` is; nothing waits and nothing is called back while it is held.
+    Locking: `_claim` holds the token of whoever runs the consumer, who says so in `_runner`; nobody ever waits for it.
+    It is a dictionary, not a lock: whoever is interrupted just after `setdefault` can still see that he got it, and
+    looking at an item and deleting it are no calls, so that nothing can come between. `cold` is a hint, and changing
+    it twice does no harm: a thread that does not get the claim ends. `_gates` is replaced under `_books`, as
+    `_baseline` is; nothing waits and nothing is called back while it is held.
 
     Args:
         buffer: Where records wait.
@@ -62,7 +65,7 @@ class Pipeline:
         self._begin()
 
     def _begin(self) -> None:
-        self._claim = _thread.allocate_lock()
+        self._claim: dict[int, object] = {}
         self._books = threading.RLock()
         self._runner: int | None = None
         self._gates: tuple[_thread.LockType, ...] = ()
@@ -98,7 +101,7 @@ class Pipeline:
         """
         if self._stopped or not self._background:
             return False
-        if self._claim.locked():
+        if self._claim:
             return True
         if time.monotonic() < self._start_after:
             return False
@@ -116,10 +119,10 @@ class Pipeline:
         return True
 
     def _run(self) -> None:
-        claim = self._claim
-        if not claim.acquire(blocking=False):
-            return
+        claim, token = self._claim, object()
         try:
+            if claim.setdefault(_HOLDER, token) is not token:
+                return
             self._runner = _thread.get_ident()
             self.cold = False
             if self._died:
@@ -133,16 +136,16 @@ class Pipeline:
                     self.buffer.wait(wait)
             self._died = False
         finally:
-            if claim is self._claim:
-                self._leave(claim)
+            if _HOLDER in claim and claim[_HOLDER] is token:
+                self._runner = None
+                self.cold = self._background
+                del claim[_HOLDER]
+                self._left()
 
     def _finished(self) -> bool:
         return self._stopped or (self._closed and not self.buffer.read().messages)
 
-    def _leave(self, claim: _thread.LockType) -> None:
-        self._runner = None
-        self.cold = self._background
-        claim.release()
+    def _left(self) -> None:
         self._open_gates()
         if self._finished():
             self._sender.close()
@@ -157,7 +160,8 @@ class Pipeline:
 
     def _open_gates(self) -> None:
         with self._books:
-            gates, self._gates = self._gates, ()
+            gates, none = self._gates, ()
+            self._gates = none
         for gate in gates:
             gate.release()
 
@@ -200,10 +204,10 @@ class Pipeline:
         return False
 
     def _run_here(self, ticket: int, deadline: float, *, patient: bool) -> bool:
-        claim = self._claim
-        if not claim.acquire(blocking=False):
-            return False
+        claim, token = self._claim, object()
         try:
+            if claim.setdefault(_HOLDER, token) is not token:
+                return False
             self._runner = _thread.get_ident()
             while self.buffer.settled_below() < ticket:
                 if not patient and self._consumer.not_before > deadline:
@@ -215,7 +219,11 @@ class Pipeline:
                 if wait:
                     self.buffer.wait(min(wait, remaining))
         finally:
-            self._leave(claim)
+            if _HOLDER in claim and claim[_HOLDER] is token:
+                self._runner = None
+                self.cold = self._background
+                del claim[_HOLDER]
+                self._left()
         return True
 
     def _wait_for_runner(self, ticket: int, timeout: float) -> None:
@@ -233,19 +241,17 @@ class Pipeline:
         return self._result(self.buffer.read(), timed_out=timed_out)
 
     def _result(self, reading: Reading, *, timed_out: bool, left: int | None = None) -> FlushResult:
-        ledger = reading.ledger
+        ledger = reading.ledger.copy()
         if left is not None:  # what the result calls pending, it does not call dropped
-            ledger.dropped[DropReason.EXIT] -= left
+            ledger.lost = {**ledger.lost, DropReason.EXIT: ledger.lost[DropReason.EXIT] - left}
         with self._books:
-            before, self._baseline = self._baseline, reading.ledger.copy()
-            if left is not None:
-                self._baseline.dropped[DropReason.EXIT] += left
+            before, self._baseline = self._baseline, reading.ledger
         return FlushResult(
             delivered=ledger.delivered - before.delivered,
             dropped=Dropped(ledger.dropped).since(Dropped(before.dropped)),
             pending=reading.messages + (left or 0),
             timed_out=timed_out,
-            lost=ledger.lost() - before.lost(),
+            lost=ledger.accepted_and_lost() - before.accepted_and_lost(),
         )
 
     # The end
@@ -271,7 +277,7 @@ class Pipeline:
         if left:
             self.reporter.drop(DropReason.EXIT, "left behind at the end", len(left), left)
         self.reporter.left(len(left), error)
-        if not self._claim.locked():
+        if not self._claim:
             self._sender.close()
         lifecycle.forget(self)
         return result
@@ -283,7 +289,7 @@ class Pipeline:
             if not self.buffer.read().messages:
                 self._stopped = True
                 lifecycle.forget(self)
-            elif not self._claim.locked():
+            elif not self._claim:
                 self.start()
 
     def report_soon(self) -> None:
@@ -310,5 +316,5 @@ class Pipeline:
             batches=ledger.batches,
             last_error=ledger.last_error,
             oldest_pending_age=None if reading.oldest is None else max(time.monotonic() - reading.oldest, 0.0),
-            consumer_alive=not self._died or self._claim.locked(),
+            consumer_alive=not self._died or bool(self._claim),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN: Final = 0.5
 """Seconds in which refusals are gathered before they are reported together."""
+_HOLDER: Final = 0
 _NOTICES: Final = 1_000
 _SHARE: Final = 16
 _EVICTED: Final = "the oldest, to make room"
@@ -37,9 +37,9 @@ class Reporter:
         on_delivery: Is told of delivered batches.
         max_bytes: The queue's bound; refused messages are kept for `on_drop` within a sixteenth of it.
 
-    Locking: `_busy` is held while refusals are gathered; nobody waits for it. The deques in `_notices` and the flag
-    `_listening` are changed by single C calls and may be shared; `_noted_bytes` is an estimate. Everything else
-    belongs to the thread that runs the consumer, and at the end to the one that shuts down.
+    Locking: `_busy` holds the token of whoever gathers refusals, as a pipeline's claim does. The deques in `_notices`
+    and the flag `_listening` are changed by single C calls and may be shared; `_noted_bytes` is an estimate. Everything
+    else belongs to the thread that runs the consumer, and at the end to the one that shuts down.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Reporter:
         self._reported = dict.fromkeys(DropReason, 0)
         self._reported_evicted = 0
         self._listening = True
-        self._busy = _thread.allocate_lock()
+        self._busy: dict[int, object] = {}
         self._damper = Damper()
         self._halt: str | None = None
 
@@ -97,16 +97,17 @@ class Reporter:
         Returns:
             The seconds after which to look again; `None` if there was nothing: `note` then says when to wake.
         """
-        busy = self._busy
-        if not busy.acquire(blocking=False):
-            return LOOK_AGAIN
+        busy, token = self._busy, object()
         try:
+            if busy.setdefault(_HOLDER, token) is not token:
+                return LOOK_AGAIN
             found = self._report_refused(buffer)
             if not found and not self._listening:
                 self._listening = True
                 found = self._report_refused(buffer)  # what came just before callers could see it
         finally:
-            busy.release()
+            if _HOLDER in busy and busy[_HOLDER] is token:
+                del busy[_HOLDER]
         return LOOK_AGAIN if found else None
 
     def _report_refused(self, buffer: Buffer) -> bool:

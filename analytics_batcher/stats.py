@@ -15,33 +15,23 @@ class Ledger:
     Attributes:
         tracked: Calls, refused ones too.
         delivered: Messages that the vendor took.
-        dropped: Messages given up, by reason. All reasons are there from the start: a count then changes without
-            the dictionary growing under another thread that reads it.
-        refused: Of the dropped, those that were refused at the call, by reason.
-        evicted: Of the dropped, those that made room for newer ones.
+        refused: Messages refused at the call, by reason. All reasons are there from the start: a count then changes
+            without the dictionary growing under another thread that reads it.
+        lost: Messages given up after they had been accepted, by reason; a buffer replaces it as a whole.
+        evicted: Accepted messages that made room for newer ones.
         requests: Requests made.
         retries: Requests that repeated messages of an earlier one.
         batches: Requests by which at least one message was delivered.
         last_error: What went wrong last, or `None`.
     """
 
-    __slots__ = (
-        "batches",
-        "delivered",
-        "dropped",
-        "evicted",
-        "last_error",
-        "refused",
-        "requests",
-        "retries",
-        "tracked",
-    )
+    __slots__ = ("batches", "delivered", "evicted", "last_error", "lost", "refused", "requests", "retries", "tracked")
 
     def __init__(self) -> None:
         self.tracked = 0
         self.delivered = 0
-        self.dropped = dict.fromkeys(DropReason, 0)
         self.refused = dict.fromkeys(DropReason, 0)
+        self.lost = dict.fromkeys(DropReason, 0)
         self.evicted = 0
         self.requests = 0
         self.retries = 0
@@ -52,14 +42,21 @@ class Ledger:
         """The books as they are now; to be called under the lock."""
         other = Ledger()
         other.tracked, other.delivered, other.evicted = self.tracked, self.delivered, self.evicted
-        other.dropped, other.refused = self.dropped.copy(), self.refused.copy()
+        other.refused, other.lost = self.refused.copy(), self.lost.copy()
         other.requests, other.retries, other.batches = self.requests, self.retries, self.batches
         other.last_error = self.last_error
         return other
 
-    def lost(self) -> int:
+    @property
+    def dropped(self) -> dict[DropReason, int]:
+        """Messages given up, at the call or later, by reason."""
+        dropped = {reason: self.refused[reason] + self.lost[reason] for reason in DropReason}
+        dropped[DropReason.QUEUE_FULL] += self.evicted
+        return dropped
+
+    def accepted_and_lost(self) -> int:
         """Messages that had been accepted and were then given up; `filtered` is no loss."""
-        return sum(self.dropped.values()) - sum(self.refused.values()) - self.dropped[DropReason.FILTERED]
+        return sum(self.lost.values()) - self.lost[DropReason.FILTERED] + self.evicted
 
 
 class Dropped(Mapping[str, int]):

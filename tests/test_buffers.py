@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import analytics_batcher
 from analytics_batcher import DropReason
-from analytics_batcher.buffers import NEVER, Loss
+from analytics_batcher.buffers import NEVER, Lease, Loss
 from analytics_batcher.buffers.memory import RECORD_OVERHEAD, MemoryBuffer
 from analytics_batcher.stamp import HEAD_BYTES, accepted_at, new_head
 
@@ -56,6 +56,13 @@ def buffer(make):
     return make()
 
 
+def _take(buffer, messages, size):
+    """A lease of the oldest records, or None where there are none."""
+    lease = Lease()
+    buffer.take(lease, messages, size)
+    return lease if lease.records else None
+
+
 def _record(body=b"{}"):
     return new_head() + body
 
@@ -81,7 +88,7 @@ def _overhead(make):
 
 def _taken(buffer, messages=EVERYTHING, size=EVERYTHING):
     """The records of a lease of at most `messages`."""
-    lease = buffer.take(messages, size)
+    lease = _take(buffer, messages, size)
     return [] if lease is None else lease.records
 
 
@@ -133,7 +140,7 @@ def test_new_buffer_is_empty(buffer):
         None,
     )
     assert _balance(reading) == reading.ledger.tracked == 0
-    assert buffer.take(EVERYTHING, EVERYTHING) is None
+    assert _take(buffer, EVERYTHING, EVERYTHING) is None
     assert buffer.settled_below() >= buffer.ticket()
 
 
@@ -167,11 +174,11 @@ def test_age_is_that_of_the_oldest(buffer):
     """The oldest record's moment of acceptance is read, whether it waits, is leased or was given back."""
     first, second = _fill(buffer, 2)
     assert buffer.read().oldest == accepted_at(first)
-    lease = buffer.take(1, EVERYTHING)
+    lease = _take(buffer, 1, EVERYTHING)
     assert buffer.read().oldest == accepted_at(first)
     buffer.release(lease, 0)
     assert buffer.read().oldest == accepted_at(first)
-    buffer.settle(buffer.take(1, EVERYTHING), [0], [])
+    buffer.settle(_take(buffer, 1, EVERYTHING), [0], [])
     assert buffer.read().oldest == accepted_at(second)
 
 
@@ -193,7 +200,7 @@ def test_refused_calls_are_counted(buffer):
     assert ledger.tracked == 4
     assert ledger.dropped[DropReason.INVALID] == ledger.refused[DropReason.INVALID] == 1
     assert ledger.dropped[DropReason.TOO_LARGE] == ledger.refused[DropReason.TOO_LARGE] == 3
-    assert ledger.lost() == 0
+    assert ledger.accepted_and_lost() == 0
 
 
 def test_requests_are_counted(buffer):
@@ -213,7 +220,7 @@ def test_count_is_bounded(make):
     """No more records than the bound are held, the leased ones too, and what finds no room counts for nothing."""
     buffer = make(max_messages=3)
     _fill(buffer, 3)
-    buffer.take(2, EVERYTHING)
+    _take(buffer, 2, EVERYTHING)
     assert buffer.put(_record()) is DropReason.QUEUE_FULL
     assert (buffer.read().messages, buffer.read().ledger.tracked) == (3, 3)
 
@@ -225,7 +232,7 @@ def test_bytes_are_bounded(make, slack, accepted):
     buffer = make(max_bytes=sum(map(len, records)) + 3 * _overhead(make) + slack)
     assert buffer.put(records[0]) is None
     assert buffer.put(records[1]) is None
-    buffer.take(1, EVERYTHING)
+    _take(buffer, 1, EVERYTHING)
     assert buffer.put(records[2]) is (None if accepted else DropReason.QUEUE_FULL)
 
 
@@ -242,7 +249,7 @@ def test_settled_records_make_room(make):
     """Room is there again when records are settled, delivered or lost, and not while they are leased or given back."""
     buffer = make(max_messages=3)
     _fill(buffer, 3)
-    lease = buffer.take(3, EVERYTHING)
+    lease = _take(buffer, 3, EVERYTHING)
     buffer.release(lease, 2)
     assert buffer.put(_record()) is DropReason.QUEUE_FULL
     buffer.settle(lease, [0], [Loss(DropReason.REJECTED, "", [1])])
@@ -261,7 +268,7 @@ def test_eviction_takes_the_oldest(make):
     reading = buffer.read()
     assert (reading.messages, reading.ledger.tracked, reading.ledger.evicted) == (3, 5, 2)
     assert (reading.ledger.dropped[DropReason.QUEUE_FULL], reading.ledger.refused[DropReason.QUEUE_FULL]) == (2, 0)
-    assert reading.ledger.lost() == 2
+    assert reading.ledger.accepted_and_lost() == 2
     assert _taken(buffer) == records[2:]
 
 
@@ -281,7 +288,7 @@ def test_eviction_spares_what_is_leased(make):
     """What is in flight is never evicted: the oldest record that is not leased goes."""
     buffer = make(max_messages=4, evict=True)
     records = _fill(buffer, 4)
-    lease = buffer.take(2, EVERYTHING)
+    lease = _take(buffer, 2, EVERYTHING)
     newest = _record()
     assert buffer.put(newest) is None
     assert lease.records == records[:2]
@@ -293,7 +300,7 @@ def test_eviction_takes_what_was_given_back_first(make):
     """A record that was given back is the oldest one again, and the first to go."""
     buffer = make(max_messages=4, evict=True)
     records = _fill(buffer, 4)
-    buffer.release(buffer.take(3, EVERYTHING), 1)
+    buffer.release(_take(buffer, 3, EVERYTHING), 1)
     newest = _record()
     assert buffer.put(newest) is None
     assert _taken(buffer) == [records[2], records[3], newest]
@@ -303,7 +310,7 @@ def test_eviction_refuses_if_all_are_leased(make):
     """If everything is leased, a full buffer refuses the new record, `evict` or not."""
     buffer = make(max_messages=2, evict=True)
     records = _fill(buffer, 2)
-    lease = buffer.take(2, EVERYTHING)
+    lease = _take(buffer, 2, EVERYTHING)
     assert buffer.put(_record()) is DropReason.QUEUE_FULL
     assert lease.records == records
     assert buffer.read().ledger.evicted == 0
@@ -314,7 +321,7 @@ def test_eviction_in_vain_is_none(make):
     buffer = make(max_bytes=2_000, evict=True)
     leased, waiting = _record(b"x" * 1_500), _record(b"x" * 10)
     buffer.put(leased)
-    buffer.take(1, EVERYTHING)
+    _take(buffer, 1, EVERYTHING)
     buffer.put(waiting)
     assert buffer.put(_record(b"x" * 1_500)) is DropReason.QUEUE_FULL
     assert buffer.read().ledger.evicted == 0
@@ -345,12 +352,15 @@ def test_evicted_records_are_not_kept_unasked(make):
     ("messages", "size", "taken"),
     [(1, 10**9, 1), (4, 10**9, 4), (5, 10**9, 5), (9, 10**9, 5), (9, 1, 1), (9, 124, 1), (9, 125, 2), (9, 249, 3)],
 )
-def test_lease_is_bounded(make, messages, size, taken):
-    """A lease has at most so many records, and none after the one with which the size was reached."""
+@pytest.mark.parametrize("returned", [0, 2, 5])
+def test_lease_is_bounded(make, messages, size, taken, returned):
+    """A lease has at most so many records, and none after the one with which the size was reached, new or returned."""
     buffer = make()
     for _ in range(5):
         buffer.put(new_head() + b"x" * 100)  # 124 bytes each
-    lease = buffer.take(messages, size)
+    if returned:
+        buffer.release(_take(buffer, returned, EVERYTHING), 0)
+    lease = _take(buffer, messages, size)
     assert len(lease.records) == len(lease.keys) == taken
     reading = buffer.read()
     assert (reading.messages, reading.waiting) == (5, 5 - taken)
@@ -360,7 +370,7 @@ def test_lease_counts_until_it_is_settled(buffer):
     """What is leased waits no more, but is still held, and counted in bytes."""
     _fill(buffer, 3)
     before = buffer.read()
-    buffer.take(3, EVERYTHING)
+    _take(buffer, 3, EVERYTHING)
     after = buffer.read()
     assert (after.messages, after.bytes, after.waiting, after.waiting_bytes) == (3, before.bytes, 0, 0)
     assert _balance(after) == 0
@@ -369,7 +379,7 @@ def test_lease_counts_until_it_is_settled(buffer):
 def test_settling_counts_what_became_of_each(buffer):
     """Settled records are gone, each counted as delivered or for its reason; the others stay leased, in their order."""
     records = _fill(buffer, 6)
-    lease = buffer.take(6, EVERYTHING)
+    lease = _take(buffer, 6, EVERYTHING)
     losses = [Loss(DropReason.REJECTED, "bad", [4, 1]), Loss(DropReason.EXPIRED, "old", [2])]
     assert buffer.settle(lease, [0], losses)
     assert lease.records == [records[3], records[5]]
@@ -386,7 +396,7 @@ def test_settling_counts_what_became_of_each(buffer):
 def test_settling_nothing_changes_nothing(buffer):
     """A lease of which nothing was settled stays whole."""
     records = _fill(buffer, 2)
-    lease = buffer.take(2, EVERYTHING)
+    lease = _take(buffer, 2, EVERYTHING)
     assert buffer.settle(lease, [], [])
     assert lease.records == records
     assert buffer.read().messages == 2
@@ -395,7 +405,7 @@ def test_settling_nothing_changes_nothing(buffer):
 def test_released_records_go_to_the_head(buffer):
     """Records that are given back come before those that were put meanwhile, in their old order."""
     records = _fill(buffer, 4)
-    lease = buffer.take(3, EVERYTHING)
+    lease = _take(buffer, 3, EVERYTHING)
     records.append(_record())
     buffer.put(records[-1])
     buffer.release(lease, 0)
@@ -407,7 +417,7 @@ def test_released_records_go_to_the_head(buffer):
 def test_part_of_a_lease_is_released(buffer):
     """Only the records from the given position on are given back; those before it stay leased."""
     records = _fill(buffer, 4)
-    lease = buffer.take(4, EVERYTHING)
+    lease = _take(buffer, 4, EVERYTHING)
     buffer.release(lease, 2)
     assert lease.records == records[:2]
     assert _taken(buffer) == records[2:]
@@ -418,7 +428,7 @@ def test_part_of_a_lease_is_released(buffer):
 def test_order_is_kept_with_gaps(buffer):
     """What is left of several leases, settled here and there and given back in any order, is in its old order."""
     records = _fill(buffer, 9)
-    first, second, third = (buffer.take(3, EVERYTHING) for _ in range(3))
+    first, second, third = (_take(buffer, 3, EVERYTHING) for _ in range(3))
     buffer.settle(first, [1], [])
     buffer.settle(third, [0], [Loss(DropReason.REJECTED, "", [2])])
     buffer.release(third, 0)
@@ -431,7 +441,7 @@ def test_order_is_kept_with_gaps(buffer):
 def test_a_lease_may_span_what_was_given_back_and_what_is_new(buffer):
     """A lease takes what was given back and goes on with what came after it."""
     records = _fill(buffer, 5)
-    buffer.release(buffer.take(2, EVERYTHING), 0)
+    buffer.release(_take(buffer, 2, EVERYTHING), 0)
     assert _taken(buffer, 3) == records[:3]
     assert _taken(buffer) == records[3:]
 
@@ -440,9 +450,9 @@ def test_lease_survives_what_happens_beside_it(make):
     """Puts, evictions, refusals and other leases do not touch what a lease holds."""
     buffer = make(max_messages=4, evict=True)
     records = _fill(buffer, 4)
-    lease = buffer.take(2, EVERYTHING)
+    lease = _take(buffer, 2, EVERYTHING)
     _fill(buffer, 3)
-    buffer.take(1, EVERYTHING)
+    _take(buffer, 1, EVERYTHING)
     buffer.refuse(DropReason.INVALID)
     buffer.close()
     assert lease.records == records[:2]
@@ -460,9 +470,10 @@ def abandoned(make):
     if buffer.durable:
         pytest.skip("a durable buffer keeps all")
     records = _fill(buffer, 7)
-    lease = buffer.take(2, EVERYTHING)
-    buffer.release(buffer.take(2, EVERYTHING), 0)
-    other = buffer.take(1, EVERYTHING)
+    first = _take(buffer, 2, EVERYTHING)
+    lease = _take(buffer, 2, EVERYTHING)
+    buffer.release(first, 0)
+    other = _take(buffer, 1, EVERYTHING)
     return buffer, records, [lease, other]
 
 
@@ -472,7 +483,7 @@ def test_abandoned_records_are_handed_over_in_order(abandoned):
     assert buffer.abandon(DropReason.EXIT) == records
     reading = buffer.read()
     assert reading[:5] == (0, 0, 0, 0, None)
-    assert reading.ledger.dropped[DropReason.EXIT] == reading.ledger.lost() == 7
+    assert reading.ledger.dropped[DropReason.EXIT] == reading.ledger.accepted_and_lost() == 7
     assert _balance(reading) == 0
     assert buffer.abandon(DropReason.EXIT) == []
 
@@ -488,7 +499,7 @@ def test_abandoned_leases_are_void(abandoned):
     assert after[:5] == before[:5]
     assert after.ledger.delivered == 0
     assert after.ledger.dropped == before.ledger.dropped
-    assert buffer.take(EVERYTHING, EVERYTHING) is None
+    assert _take(buffer, EVERYTHING, EVERYTHING) is None
 
 
 def test_abandoned_records_are_settled_for_a_flush(abandoned):
@@ -517,16 +528,16 @@ def test_ticket_is_above_all_that_was_accepted(buffer):
     _fill(buffer, 3)
     ticket = buffer.ticket()
     _fill(buffer, 2)
-    first = buffer.take(2, EVERYTHING)
+    first = _take(buffer, 2, EVERYTHING)
     assert buffer.settled_below() < ticket
-    second = buffer.take(1, EVERYTHING)
+    second = _take(buffer, 1, EVERYTHING)
     buffer.settle(second, [0], [])
     assert buffer.settled_below() < ticket
     buffer.settle(first, [1], [])
     assert buffer.settled_below() < ticket
     buffer.release(first, 0)
     assert buffer.settled_below() < ticket
-    buffer.settle(buffer.take(1, EVERYTHING), [], [Loss(DropReason.EXPIRED, "", [0])])
+    buffer.settle(_take(buffer, 1, EVERYTHING), [], [Loss(DropReason.EXPIRED, "", [0])])
     assert ticket <= buffer.settled_below() < buffer.ticket()
 
 
@@ -535,7 +546,7 @@ def test_ticket_is_not_passed_by_what_came_later(buffer):
     _fill(buffer, 2)
     ticket = buffer.ticket()
     _fill(buffer, 2)
-    older, newer = buffer.take(2, EVERYTHING), buffer.take(2, EVERYTHING)
+    older, newer = _take(buffer, 2, EVERYTHING), _take(buffer, 2, EVERYTHING)
     buffer.settle(newer, [0, 1], [])
     assert buffer.settled_below() < ticket
     buffer.settle(older, [0, 1], [])
@@ -636,10 +647,19 @@ def test_arm_says_what_is_there(buffer, messages, size, there):
     assert _woken(buffer) is (messages == 4 and not there)
 
 
+def test_arm_forgets_what_was_asked_before(buffer):
+    """A consumer that finds enough waiting is not woken for what it asked for earlier."""
+    _fill(buffer, 3)
+    assert not buffer.arm(5, NEVER)
+    assert buffer.arm(1, NEVER)
+    _fill(buffer, 3)
+    assert not _woken(buffer)
+
+
 def test_leased_records_are_no_company(buffer):
     """What is leased does not count towards what waits."""
     _fill(buffer, 3)
-    buffer.take(2, EVERYTHING)
+    _take(buffer, 2, EVERYTHING)
     assert not buffer.arm(2, NEVER)
     _fill(buffer, 1)
     assert _woken(buffer)
@@ -648,7 +668,7 @@ def test_leased_records_are_no_company(buffer):
 def test_leased_records_wake_nobody(buffer):
     """A message that alone waits beside leased ones does not make a batch of them."""
     _fill(buffer, 3)
-    buffer.take(3, EVERYTHING)
+    _take(buffer, 3, EVERYTHING)
     assert not buffer.arm(2, NEVER)
     _fill(buffer, 1)
     assert not _woken(buffer)
@@ -669,7 +689,7 @@ def test_full_buffer_is_forgotten_when_there_is_room(make):
     buffer = make(max_messages=3)
     _fill(buffer, 3)
     buffer.put(_record())
-    buffer.settle(buffer.take(2, EVERYTHING), [0, 1], [])
+    buffer.settle(_take(buffer, 2, EVERYTHING), [0, 1], [])
     assert not buffer.arm(100, NEVER)
 
 
@@ -679,7 +699,7 @@ def test_full_buffer_is_forgotten_when_there_is_room(make):
 def _full(make):
     buffer = make(max_messages=2)
     _fill(buffer, 2)
-    return buffer, buffer.take(2, EVERYTHING)
+    return buffer, _take(buffer, 2, EVERYTHING)
 
 
 def test_room_that_is_there_is_not_waited_for(make):
@@ -737,7 +757,7 @@ def test_closed_buffer_refuses(make, evict):
     buffer.close()
     assert buffer.put(_record()) is DropReason.CLOSED
     assert (buffer.read().ledger.tracked, buffer.read().messages) == (3, 3)
-    lease = buffer.take(2, EVERYTHING)
+    lease = _take(buffer, 2, EVERYTHING)
     buffer.release(lease, 1)
     assert buffer.settle(lease, [0], [])
     assert _taken(buffer) == records[1:]
@@ -768,7 +788,7 @@ def _consume(buffer, done, delivered):
     """Deliver everything, by halves now and then, until `done` is set and nothing is left."""
     for turn in itertools.count():
         ended = done.is_set()
-        lease = buffer.take(7, EVERYTHING)
+        lease = _take(buffer, 7, EVERYTHING)
         if lease is not None:
             if turn % 3 == 0:
                 buffer.release(lease, len(lease.records) // 2)
@@ -870,13 +890,16 @@ class _Model(RuleBasedStateMachine):
             expected.append(pair)
             if sum(len(record) for _, record in expected) >= size:
                 break
-        lease = self.buffer.take(messages, size)
+        lease = _take(self.buffer, messages, size)
         if not expected:
             assert lease is None
             return
         assert lease.records == [record for _, record in expected]
         for (number, _), key in zip(expected, lease.keys, strict=True):
             assert self.keys.setdefault(number, key) == key, "a record's key changed"
+            assert key < self.tickets[number][1], "a ticket is above what was accepted before it"
+        keys = [key for _, key in sorted(self.keys.items())]
+        assert keys == sorted(set(keys)), "keys are not in the order of acceptance"
         del self.waiting[: len(expected)]
         self.leases.append((lease, expected))
 
@@ -1042,13 +1065,15 @@ def test_memory_of_gates_is_given_back():
     assert buffer._gates == ()
 
 
-def test_memory_after_a_fork_begins_anew():
+@pytest.mark.parametrize("woken", [False, True])
+def test_memory_after_a_fork_begins_anew(woken):
     """A forked child's buffer is empty and open, with free locks, whatever the parent's threads held at the fork."""
     buffer = MemoryBuffer(5, 10_000, evict=True)
     _fill(buffer, 4)
-    lease = buffer.take(2, EVERYTHING)
+    lease = _take(buffer, 2, EVERYTHING)
     buffer.refuse(DropReason.INVALID)
-    buffer.wake()
+    if woken:
+        buffer.wake()
     buffer.close()
     held = threading.Event()
     leave = threading.Event()
@@ -1056,13 +1081,12 @@ def test_memory_after_a_fork_begins_anew():
     def hold():
         with buffer._lock:
             held.set()
-            leave.wait(DEADLINE)
+            leave.wait(10 * DEADLINE)
 
     holder = _finishes(hold)
     try:
         assert held.wait(DEADLINE)
-        buffer.reset()
-        child = _finishes(_fill, buffer, 5)
+        child = _finishes(lambda: [buffer.reset(), _fill(buffer, 5)])
         assert _joined(child)
     finally:
         leave.set()
@@ -1077,6 +1101,7 @@ def test_memory_after_a_fork_begins_anew():
 
 INTERRUPTED = """
 import signal, sys, threading, time
+from analytics_batcher.buffers import Lease
 from analytics_batcher.buffers.memory import MemoryBuffer
 from analytics_batcher.stamp import new_head
 
@@ -1106,8 +1131,9 @@ while time.monotonic() < end:
         armed = False
     except Thrown:
         pass
-    lease = buffer.take(50, 10**9)
-    if lease is not None:
+    lease = Lease()
+    buffer.take(lease, 50, 10**9)
+    if lease.records:
         buffer.release(lease, len(lease.records) // 2)
         buffer.settle(lease, range(len(lease.records)), [])
 signal.setitimer(signal.ITIMER_REAL, 0)

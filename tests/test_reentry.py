@@ -77,7 +77,7 @@ def test_signal_handlers_can_raise_while_a_client_starts_its_thread(receiver):
     assert ended.facts["results"] == [[True, True, True]]
     report = receiver.report()
     assert (report.unique_messages, report.repeats) == (ended.facts["delivered"], 0)
-    assert ended.facts["delivered"] >= 2 * 50  # the second call of each, and that of another thread
+    assert ended.facts["delivered"] >= 2 * 40  # the second call of each, and that of another thread
 
 
 @pytest.mark.parametrize(
@@ -129,26 +129,27 @@ def test_exceptions_can_be_thrown_into_a_tracking_thread(receiver, when_full, ro
 
 
 @pytest.mark.parametrize(
-    ("call", "background", "when_full", "room", "least"),
+    ("case", "least"),
     [
-        ("track", "thread", "drop_newest", ROOMY, 10),
-        ("track", "inline", "drop_newest", 3, 10),
-        ("track", "inline", "drop_oldest", 3, 10),
-        ("flush", "thread", "drop_newest", ROOMY, 20),
-        ("flush", "inline", "drop_newest", ROOMY, 100),
-        ("shutdown", "thread", "drop_newest", ROOMY, 20),
-        ("shutdown", "inline", "drop_newest", ROOMY, 100),
-        ("stats", "inline", "drop_newest", ROOMY, 10),
+        (("track", "thread", "drop_newest", ROOMY), 10),
+        (("track", "inline", "drop_newest", 3), 10),
+        (("track", "inline", "drop_oldest", 3), 10),
+        (("flush", "thread", "drop_newest", ROOMY), 20),
+        (("flush", "inline", "drop_newest", ROOMY), 100),
+        (("shutdown", "thread", "drop_newest", ROOMY), 20),
+        (("shutdown", "inline", "drop_newest", ROOMY), 100),
+        (("stats", "inline", "drop_newest", ROOMY), 10),
     ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else None,
 )
-def test_a_call_can_be_interrupted_anywhere(receiver, call, background, when_full, room, least):
+def test_a_call_can_be_interrupted_anywhere(receiver, case, least):
     """Wherever an exception (a Ctrl-C, a time limit) hits a call, the next calls work and the books balance."""
-    ended = run("reentries", "thrown_everywhere", receiver.url, call, background, when_full, room, seconds=60)
+    ended = run("reentries", "thrown_everywhere", receiver.url, *case, seconds=60)
 
     assert ended.status == 0, ended.errors
     assert ended.facts["wrong"] == {}
     assert ended.facts["points"] >= least
-    assert receiver.report().unique_messages >= ended.facts["delivered"] > 0
+    assert receiver.report().unique_messages == ended.facts["delivered"] > 0
 
 
 def test_the_consumer_can_be_killed_anywhere(receiver):

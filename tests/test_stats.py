@@ -124,7 +124,7 @@ def test_books_begin_empty():
     ledger = Ledger()
     assert list(ledger.dropped) == list(ledger.refused) == list(DropReason)
     assert not any([*ledger.dropped.values(), *ledger.refused.values()])
-    assert {getattr(ledger, name) for name in Ledger.__slots__ if name not in {"dropped", "refused"}} == {0, None}
+    assert {getattr(ledger, name) for name in Ledger.__slots__ if name not in {"lost", "refused"}} == {0, None}
 
 
 def test_copy_of_the_books_stays_as_it_is():
@@ -149,11 +149,13 @@ def test_lost_is_what_had_been_accepted(refused, accepted):
     ledger = Ledger()
     for reason, count in refused.items():
         if reason is not DropReason.FILTERED:  # a call refuses nothing for that reason
-            ledger.dropped[reason] += count
             ledger.refused[reason] += count
     for reason, count in accepted.items():
-        ledger.dropped[reason] += count
-    assert ledger.lost() == sum(count for reason, count in accepted.items() if reason is not DropReason.FILTERED)
+        ledger.lost[reason] += count
+    ledger.evicted = 3
+    lost = sum(count for reason, count in accepted.items() if reason is not DropReason.FILTERED)
+    assert ledger.accepted_and_lost() == lost + 3
+    assert sum(ledger.dropped.values()) == sum(ledger.refused.values()) + sum(ledger.lost.values()) + 3
 
 
 # --- A client's figures -----------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class Loss(NamedTuple):
 class Lease:
     """Records handed to the consumer, oldest first, until it settles or releases them. Used by the consumer alone.
 
+    It is made empty and filled by the buffer, so that whoever is interrupted in between still holds what he took.
+
     Attributes:
         keys: The buffer's own name for each record, in its order of acceptance.
         records: The records, in the same order.
@@ -42,9 +44,9 @@ class Lease:
 
     __slots__ = ("keys", "records")
 
-    def __init__(self, keys: list[int], records: list[bytes]) -> None:
-        self.keys = keys
-        self.records = records
+    def __init__(self) -> None:
+        self.keys: list[int] = []
+        self.records: list[bytes] = []
 
 
 class Reading(NamedTuple):
@@ -86,8 +88,8 @@ class Buffer(Protocol):
     def count_requests(self, requests: int, retries: int, batches: int, error: str | None) -> None:
         """Count requests; `error` says what went wrong with the last one."""
 
-    def take(self, messages: int, size: int) -> Lease | None:
-        """Lease the oldest records: at most `messages`, and no further one once `size` bytes are reached."""
+    def take(self, lease: Lease, messages: int, size: int) -> None:
+        """Fill an empty lease with the oldest records: at most `messages`, and none beyond `size` bytes."""
 
     def settle(self, lease: Lease, delivered: Sequence[int], losses: Sequence[Loss]) -> bool:
         """Remove records of the lease and count them; the others stay leased.

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
 from ..errors import DropReason
@@ -16,7 +16,7 @@ from ..stats import Ledger
 from . import NEVER, Lease, Loss, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 RECORD_OVERHEAD: Final = sys.getsizeof(b"") + 8 + 16
 """What a waiting record takes beside its bytes: the object's header, its place in the queue, rounding."""
@@ -36,10 +36,11 @@ class MemoryBuffer:
         evict: Whether a full buffer gives up its oldest records that are not leased, rather than refuse the new one.
         keep_evicted: Whether to keep evicted records until they are reported, within a sixteenth of `max_bytes`.
 
-    Locking: `_lock` guards every field below but `_token`. A caller is inside only between plain statements, with no
-    Python-level call and no loop on the way of an accepted message: no signal handler, finalizer or exception thrown
-    from outside can then see, or leave, half of a change. The lock is reentrant for the rare ways on which one can.
-    Nothing waits and nothing is called back inside.
+    Locking: `_lock` guards every field below but `_token`. Whoever changes something computes it first, and then
+    changes all of it in plain statements: no call and no loop, nothing at which the interpreter lets a signal handler,
+    a finalizer or an exception from outside in. So none of them can see, or leave, half of a change. What another call
+    may have changed in between, from a signal handler in this very thread (the lock is reentrant), is noticed and
+    computed again. Nothing waits and nothing is called back inside.
     """
 
     durable = False
@@ -62,7 +63,8 @@ class MemoryBuffer:
         self._bytes = 0
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._head = 0  # the key of `_waiting[0]`; each further one's is one more
+        self._head = 0  # the key of the first record in `_waiting` that is not stale; each further one's is one more
+        self._stale = 0  # how many records at the head of `_waiting` are leased, and only not removed yet
         self._returned: deque[tuple[int, bytes]] = deque()  # released records, all older than `_head`
         self._leases: tuple[Lease, ...] = ()
         self._gates: tuple[_thread.LockType, ...] = ()
@@ -98,6 +100,7 @@ class MemoryBuffer:
     def _make_room(self, size: int) -> DropReason | None:
         if self._max_messages == _CLOSED:
             return DropReason.CLOSED
+        self._trim()
         self._full = True
         if self._wake_messages is not NEVER:
             self._wake_messages = 0  # the consumer must not wait for company that cannot come
@@ -113,7 +116,7 @@ class MemoryBuffer:
             record = returned[0][1] if returned else waiting[0]
             freed = len(record) + RECORD_OVERHEAD
             if record is not (returned[0][1] if returned else waiting[0] if waiting else None):
-                continue  # a call from a signal handler came between
+                continue
             if returned:
                 del returned[0]
             else:
@@ -122,7 +125,6 @@ class MemoryBuffer:
             self._messages -= 1
             self._bytes -= freed
             self._waiting_bytes -= freed
-            self.ledger.dropped[_QUEUE_FULL] += 1
             self.ledger.evicted += 1
             if self._evicted_bytes + freed <= self._keep_evicted:
                 self._evicted_bytes += freed
@@ -147,7 +149,6 @@ class MemoryBuffer:
         """Count messages that were refused before they reached the buffer."""
         with self._lock:
             self.ledger.tracked += count
-            self.ledger.dropped[reason] += count
             self.ledger.refused[reason] += count
 
     def count_requests(self, requests: int, retries: int, batches: int, error: str | None) -> None:
@@ -159,41 +160,36 @@ class MemoryBuffer:
             if error is not None:
                 self.ledger.last_error = error
 
-    def take(self, messages: int, size: int) -> Lease | None:
-        """Lease the oldest records: at most `messages`, and no further one once `size` bytes are reached."""
+    def take(self, lease: Lease, messages: int, size: int) -> None:
+        """Fill an empty lease with the oldest records: at most `messages`, and none beyond `size` bytes."""
         with self._lock:
-            keys: list[int] = []
-            records: list[bytes] = []
-            weight = 0
-            for key, record in islice(self._returned, messages):
-                if weight >= size:
-                    break
-                keys.append(key)
-                records.append(record)
-                weight += len(record)
-            returned = len(records)
-            for record in islice(self._waiting, messages - returned):
-                if weight >= size:
-                    break
-                keys.append(self._head + len(records) - returned)
-                records.append(record)
-                weight += len(record)
-            if not records:
-                return None
-            lease = Lease(keys, records)
-            self._move_out(lease, returned, weight + RECORD_OVERHEAD * len(records))
-            return lease
+            self._trim()
+            evicted = self.ledger.evicted
+            returned = _first(self._returned, messages, size)
+            taken = sum(len(record) for _, record in returned)
+            waited = _first(zip(count(self._head), self._waiting), messages - len(returned), size - taken)
+            both = returned + waited
+            keys, records = [key for key, _ in both], [record for _, record in both]
+            weight = sum(map(len, records)) + RECORD_OVERHEAD * len(records)
+            leases = (*self._leases, lease)
+            later = deque(islice(self._returned, len(returned), None))
+            stale = len(waited)
+            if not records or evicted != self.ledger.evicted:
+                return
+            lease.keys, lease.records = keys, records
+            self._leases = leases
+            self._returned = later
+            self._waiting_bytes -= weight
+            self._head += stale
+            self._stale = stale
+            self._full = False
+            self._trim()
 
-    def _move_out(self, lease: Lease, returned: int, weight: int) -> None:
-        waited = len(lease.records) - returned
-        self._leases += (lease,)
-        self._full = False
-        self._waiting_bytes -= weight
-        self._head += waited
-        for _ in range(returned):
-            del self._returned[0]
-        for _ in range(waited):
+    def _trim(self) -> None:
+        """Remove what was leased. If it is interrupted, the next one goes on: each turn is whole in itself."""
+        while self._stale:
             del self._waiting[0]
+            self._stale -= 1
 
     def settle(self, lease: Lease, delivered: Sequence[int], losses: Sequence[Loss]) -> bool:
         """Remove records of the lease and count them; the others stay leased.
@@ -201,66 +197,92 @@ class MemoryBuffer:
         Returns:
             False if the lease is void, because its records were abandoned meanwhile: nothing is counted then.
         """
-        gone = set(delivered)
-        for loss in losses:
-            gone.update(loss.positions)
+        gone = set(delivered).union(*(loss.positions for loss in losses))
         size = sum(len(lease.records[position]) + RECORD_OVERHEAD for position in gone)
         rest = [position for position in range(len(lease.records)) if position not in gone]
         keys = [lease.keys[position] for position in rest]
         records = [lease.records[position] for position in rest]
+        settled, arrived = len(gone), len(delivered)
         with self._lock:
+            lost = self._with_lost(losses)
+            leases = self._leases if records else self._without(lease)
+            gates, none = self._gates, ()
             if lease not in self._leases:
                 return False
-            self._messages -= len(gone)
-            self._bytes -= size
-            self.ledger.delivered += len(delivered)
-            for loss in losses:
-                self.ledger.dropped[loss.reason] += len(loss.positions)
             lease.keys, lease.records = keys, records
-            if not records:
-                self._leases = tuple(other for other in self._leases if other is not lease)
-            gates, self._gates = self._gates, ()
+            self._leases = leases
+            self._messages -= settled
+            self._bytes -= size
+            self.ledger.delivered += arrived
+            self.ledger.lost = lost
+            self._gates = none
         _open(gates)
         return True
+
+    def _with_lost(self, losses: Sequence[Loss]) -> dict[DropReason, int]:
+        lost = self.ledger.lost.copy()
+        for loss in losses:
+            lost[loss.reason] += len(loss.positions)
+        return lost
+
+    def _without(self, lease: Lease) -> tuple[Lease, ...]:
+        return tuple([other for other in self._leases if other is not lease])
 
     def release(self, lease: Lease, start: int) -> None:
         """Give the lease's records from position `start` on back to the head of the line, in their order."""
         back = list(zip(lease.keys[start:], lease.records[start:], strict=True))
+        size = sum(len(record) + RECORD_OVERHEAD for _, record in back)
+        keys, records = lease.keys[:start], lease.records[:start]
         with self._lock:
-            if lease not in self._leases:
-                return
-            self._returned = deque(sorted([*self._returned, *back]))
-            self._waiting_bytes += sum(len(record) + RECORD_OVERHEAD for _, record in back)
-            lease.keys, lease.records = lease.keys[:start], lease.records[:start]
-            if not lease.records:
-                self._leases = tuple(other for other in self._leases if other is not lease)
+            while back and lease in self._leases:
+                evicted = self.ledger.evicted
+                returned = deque(sorted([*self._returned, *back]))
+                leases = self._leases if records else self._without(lease)
+                if evicted == self.ledger.evicted:
+                    lease.keys, lease.records = keys, records
+                    self._leases = leases
+                    self._returned = returned
+                    self._waiting_bytes += size
+                    return
 
     def abandon(self, reason: DropReason) -> list[bytes]:
         """Give up everything, leased records too, and count it as `reason`."""
         with self._lock:
-            held = [pair for lease in self._leases for pair in zip(lease.keys, lease.records, strict=True)]
-            records = [record for _, record in sorted([*held, *self._returned])]
-            records += self._waiting
-            self._leases = ()
-            self._head += len(self._waiting)
-            self._returned.clear()
-            self._waiting.clear()
+            while True:
+                self._trim()
+                tracked, evicted = self.ledger.tracked, self.ledger.evicted
+                held = [pair for lease in self._leases for pair in zip(lease.keys, lease.records, strict=True)]
+                records = [record for _, record in sorted([*held, *self._returned])] + list(self._waiting)
+                lost = self._with_lost([Loss(reason, "", range(len(records)))])
+                head = self._head + len(self._waiting)
+                returned: deque[tuple[int, bytes]] = deque()
+                waiting: deque[bytes] = deque()
+                gates, none = self._gates, ()
+                if tracked == self.ledger.tracked and evicted == self.ledger.evicted:
+                    break
+            self._leases = none
+            self._head = head
+            self._returned = returned
+            self._waiting = waiting
             self._messages = self._bytes = self._waiting_bytes = 0
-            self.ledger.dropped[reason] += len(records)
-            gates, self._gates = self._gates, ()
+            self.ledger.lost = lost
+            self._gates = none
         _open(gates)
         return records
 
     def take_evicted(self) -> list[bytes]:
         """The records that made room for newer ones and were kept to be reported; the caller may have them."""
         with self._lock:
-            evicted, self._evicted = self._evicted, deque()
+            none: deque[bytes] = deque()
+            evicted = self._evicted
+            self._evicted = none
             self._evicted_bytes = 0
         return list(evicted)
 
     def ticket(self) -> int:
         """A key above those of all records accepted so far."""
         with self._lock:
+            self._trim()
             return self._head + len(self._waiting)
 
     def settled_below(self) -> int:
@@ -274,6 +296,7 @@ class MemoryBuffer:
     def read(self) -> Reading:
         """What the buffer holds, and its books, at one moment."""
         with self._lock:
+            self._trim()
             heads = [lease.records[0] for lease in self._leases if lease.records]
             if self._returned:
                 heads.append(self._returned[0][1])
@@ -295,6 +318,7 @@ class MemoryBuffer:
             Whether that much is waiting already, or the buffer is full; then nobody is woken.
         """
         with self._lock:
+            self._trim()
             waiting = len(self._returned) + len(self._waiting)
             if waiting >= messages or self._waiting_bytes >= size or (waiting and self._full):
                 self._wake_messages = self._wake_bytes = NEVER
@@ -316,9 +340,21 @@ class MemoryBuffer:
     def close(self) -> None:
         """Refuse every further record as `closed`."""
         with self._lock:
+            gates, none = self._gates, ()
             self._max_messages = _CLOSED
-            gates, self._gates = self._gates, ()
+            self._gates = none
         _open(gates)
+
+
+def _first(pairs: Iterable[tuple[int, bytes]], messages: int, size: int) -> list[tuple[int, bytes]]:
+    taken: list[tuple[int, bytes]] = []
+    weight = 0
+    for pair in pairs:
+        if weight >= size or len(taken) >= messages:
+            break
+        taken.append(pair)
+        weight += len(pair[1])
+    return taken
 
 
 def _open(gates: Sequence[_thread.LockType]) -> None:

@@ -1,0 +1,141 @@
+"""Runs the programs of this folder, each in a process of its own: the test's side, and the program's."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from analytics_batcher import Client, Vitally
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+SECONDS = "PROGRAM_SECONDS"
+KEPT = []
+"""The clients of a program: a module holds them until the process ends, as an application does."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that ended by itself: its exit status, the facts that it said, its standard error, and the moment."""
+
+    status: int
+    facts: dict
+    errors: str
+    at: float
+
+
+class Program:
+    """A process that runs."""
+
+    def __init__(self, process, out, errors, seconds):
+        self._process, self._out, self._errors = process, out, errors
+        self._deadline = time.monotonic() + seconds
+
+    def tell(self):
+        """Let the program go on, which waits in `be_told`."""
+        self._process.stdin.write(b"go on\n")
+        self._process.stdin.flush()
+
+    def end(self):
+        """Wait for the program's end; it fails the test not to come to one in time."""
+        try:
+            status = self._process.wait(max(self._deadline - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"the program did not end in time; its standard error: {_text(self._errors)}"
+            ) from None
+        at = time.monotonic()
+        facts = {}
+        for line in _text(self._out).splitlines():
+            facts |= json.loads(line)
+        return Ended(status, facts, _text(self._errors), at)
+
+
+def _text(file):
+    file.seek(0)
+    return file.read().decode()
+
+
+@contextmanager
+def running(program, case, *arguments, seconds=30.0):
+    """Start a case of a program; whatever happens, the process is gone in the end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), SECONDS: str(seconds - 1.0)}
+    command = [sys.executable, str(FOLDER / f"{program}.py"), case, *map(str, arguments)]
+    # Files and not pipes: a forked child that lives on would hold a pipe open.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=errors)
+        try:
+            yield Program(process, out, errors, seconds)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+
+
+def run(program, case, *arguments, seconds=30.0):
+    """Run a case of a program to its end."""
+    with running(program, case, *arguments, seconds=seconds) as started:
+        return started.end()
+
+
+# The program's side
+
+
+def start(cases):
+    """Run the case that the command line names. A process that hangs shows where, and ends."""
+    _watch()
+    if hasattr(os, "register_at_fork"):
+        # The watch is a thread: a child that inherited its books, and not it, would wait for its end for ever.
+        stop = faulthandler.cancel_dump_traceback_later
+        os.register_at_fork(before=stop, after_in_parent=_watch, after_in_child=_watch)
+    cases[sys.argv[1]](*sys.argv[2:])
+
+
+def _watch():
+    faulthandler.dump_traceback_later(float(os.environ[SECONDS]), exit=True)
+
+
+def say(**facts):
+    """Tell the test facts."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
+def be_told():
+    """Wait until the test says so."""
+    assert sys.stdin.readline() == "go on\n"
+
+
+def unkept_client(url, **options):
+    """A client of the test's receiver."""
+    return Client(Vitally(api_token="test-token", base_url=url), **options)
+
+
+def make_client(url, **options):
+    """A client of the test's receiver, which the program's end finds alive."""
+    KEPT.append(unkept_client(url, **options))
+    return KEPT[-1]
+
+
+def track(client, name, count):
+    """Track messages of users `name-0`, `name-1` and so on; the number that was accepted."""
+    return sum(client.track(f"{name}-{number}", "happened", account_id="a") for number in range(count))
+
+
+def books(client):
+    """The figures of a client, for `say`."""
+    stats = client.stats()
+    return {
+        "tracked": stats.tracked,
+        "delivered": stats.delivered,
+        "dropped": dict(stats.dropped),
+        "pending": stats.pending,
+    }
