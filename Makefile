@@ -50,6 +50,7 @@ format: $(VENV)/.dev ## Format the code
 bench: $(VENV)/.bench ## Measure beside segment-analytics-python, in one interleaved run
 	@$(BIN)/python benchmarks/imports.py
 	@$(BIN)/python benchmarks/caller.py
+	@$(BIN)/python benchmarks/mapping.py
 
 clean: ## Remove the virtual environment and what tools left behind
 	@rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -39,7 +39,13 @@ def assemble(destination: Destination, limits: Limits, options: Options) -> Pipe
     retry = options.retry
     transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
     sender = BatchSender(
-        destination, transport, limits, retry, before_send=options.before_send, default=options.default
+        destination,
+        transport,
+        limits,
+        retry,
+        before_send=options.before_send,
+        default=options.default,
+        gzip=bool(options.gzip) and destination.gzip,
     )
     reporter = Reporter(
         destination.name,

@@ -248,6 +248,89 @@ class Calls:
         _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
         return self._accept(message, timestamp, message_id)
 
+    def page(
+        self,
+        user_id: Identifier | None,
+        name: str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        anonymous_id: Identifier | None = None,
+    ) -> bool:
+        """Say that a page was seen. Vitally has no such message.
+
+        Args:
+            user_id: Your id of the user; `None` where `anonymous_id` is given.
+            name: The page's name.
+            properties: What is to be said about it.
+            timestamp: See the class.
+            message_id: See the class.
+            context: See the class.
+            integrations: See the class.
+            anonymous_id: See the class.
+        """
+        message: dict[str, Any] = {"type": "page", "name": name, "properties": {} if properties is None else properties}
+        _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id)
+
+    def screen(
+        self,
+        user_id: Identifier | None,
+        name: str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        anonymous_id: Identifier | None = None,
+    ) -> bool:
+        """Say that a screen of an app was seen. Vitally has no such message.
+
+        Args:
+            user_id: Your id of the user; `None` where `anonymous_id` is given.
+            name: The screen's name.
+            properties: What is to be said about it.
+            timestamp: See the class.
+            message_id: See the class.
+            context: See the class.
+            integrations: See the class.
+            anonymous_id: See the class.
+        """
+        content = {} if properties is None else properties
+        message: dict[str, Any] = {"type": "screen", "name": name, "properties": content}
+        _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id)
+
+    def alias(
+        self,
+        previous_id: Identifier,
+        user_id: Identifier,
+        *,
+        timestamp: Moment | None = None,
+        message_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        integrations: Mapping[str, Any] | None = None,
+        anonymous_id: Identifier | None = None,
+    ) -> bool:
+        """Say that a user is known by another id from now on. Vitally has no such message.
+
+        Args:
+            previous_id: The id so far.
+            user_id: The id from now on. Customer.io merges the first person into this one, which cannot be undone.
+            timestamp: See the class.
+            message_id: See the class.
+            context: See the class.
+            integrations: See the class.
+            anonymous_id: See the class.
+        """
+        message: dict[str, Any] = {"type": "alias", "previousId": previous_id, "userId": user_id}
+        _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id)
+
 
 def _add(message: dict[str, Any], **fields: Any) -> None:
     message.update({field: value for field, value in fields.items() if value is not None})

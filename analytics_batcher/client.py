@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
+from .lanes import Lane, all_of, drain_all
 from .message import encode, normalise, wire_bytes
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
@@ -15,25 +16,29 @@ from .options import Options, limits_of
 from .retry import Retry
 from .settings import number
 from .stamp import ID_GIVEN, NATIVE, TIME_GIVEN, new_head
-from .stats import FlushResult, Stats, total
+from .stats import FlushResult, Stats, together, total
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
     from .destinations import Destination
+    from .direct import BatchResult
+    from .pipeline import Pipeline
     from .stats import Delivery, Drop
 
-_PLAIN_EXTRA = wire_bytes(b"", 0)
+_FULL: Final = "no room in the queue"
+_CLOSED: Final = "the client was shut down"
 
 
 class Client(Calls):
     """Queues analytics messages and delivers them in the background.
 
     Args:
-        destination: Where to: `Vitally(...)`.
+        destination: Where to: `Vitally(...)`, `CustomerIO(...)`, `Segment(...)`; or a sequence of them, each of which
+            gets every message through a buffer and a thread of its own.
         max_queue_messages: The most messages to hold, those in flight included.
         max_queue_bytes: The most bytes to hold, those in flight and each message's overhead included.
         when_full: `"drop_newest"` refuses the new message, `"drop_oldest"` gives up the oldest one that is not in
@@ -47,6 +52,7 @@ class Client(Calls):
         timeout: Seconds for one request, from connecting to the answer's end; or `(connect, read)`, which bound the
             connecting, and the whole to their sum.
         shutdown_timeout: Seconds that the exit hook may spend.
+        gzip: Whether bodies are compressed, for destinations whose vendor takes that (Segment's); `None`: not.
         proxy: A proxy's URL, `"environment"` for those of the environment, or `None`.
         verify: Whether certificates are checked, or the path of a CA file to check them by.
         before_send: `(message) -> message or None`, in the consumer, once per message: may change it, or drop it.
@@ -63,7 +69,7 @@ class Client(Calls):
 
     def __init__(
         self,
-        destination: Destination,
+        destination: Destination | Sequence[Destination],
         *,
         max_queue_messages: int = 10_000,
         max_queue_bytes: int = 32 * 2**20,
@@ -76,6 +82,7 @@ class Client(Calls):
         retry: Retry | None = None,
         timeout: float | tuple[float, float] = 10.0,
         shutdown_timeout: float = 5.0,
+        gzip: bool | None = None,
         proxy: str | None = None,
         verify: bool | str = True,
         before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
@@ -95,6 +102,7 @@ class Client(Calls):
             retry=Retry() if retry is None else retry,
             timeout=timeout,
             shutdown_timeout=shutdown_timeout,
+            gzip=gzip,
             proxy=proxy,
             verify=verify,
             before_send=before_send,
@@ -105,29 +113,50 @@ class Client(Calls):
             background=background,
             enabled=enabled,
         )
-        limits = limits_of(destination, batch_messages, batch_bytes, message_bytes)
-        self._default = default
-        self._shutdown_timeout = shutdown_timeout
-        self._strict = strict
-        self._block_timeout = block_timeout if when_full == "block" else 0.0
-        self._check = destination.check
-        self._destination = destination
-        self._message_bytes = limits.message_bytes
-        self._plain_bytes = limits.message_bytes - _PLAIN_EXTRA
         # With the first client and not with this module; and never first in the consumer, as nothing can be imported
         # after a fork in the middle of an import, or while the process ends.
         from .assembly import assemble  # noqa: PLC0415
 
-        self._pipeline = assemble(destination, limits, options)
-        self._buffer = self._pipeline.buffer
+        destinations = all_of(destination, gzip=gzip)
+        limits = [limits_of(one, batch_messages, batch_bytes, message_bytes) for one in destinations]
+        self._lanes = tuple(
+            Lane(one, own, assemble(one, own, options)) for one, own in zip(destinations, limits, strict=True)
+        )
+        self._default = default
+        self._strict = strict
+        self._shutdown_timeout = shutdown_timeout
+        self._block_timeout = block_timeout if when_full == "block" else 0.0
+        self._options = options
         if enabled:
-            self._pipeline.watch(self)
+            for lane in self._lanes:
+                lane.pipeline.watch(self)
         else:
             self._accept = _ignore  # type: ignore[method-assign]
             self.enqueue = _ignore  # type: ignore[method-assign]
 
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """Make a client out of environment variables, secrets included.
+
+        `ANALYTICS_BATCHER_DESTINATION` names `vitally`, `customerio`, `segment`, or several with commas;
+        `..._VITALLY_SUBDOMAIN`, `..._VITALLY_API_TOKEN`, `..._CUSTOMERIO_SITE_ID`, `..._CUSTOMERIO_API_KEY`,
+        `..._CUSTOMERIO_REGION`, `..._SEGMENT_WRITE_KEY` and `..._BASE_URL` describe them. Each option is read from
+        `ANALYTICS_BATCHER_<OPTION>`; those of `Retry` from `..._RETRY_BASE` and its like.
+
+        Args:
+            options: Options of the client; they come before those of the environment.
+
+        Raises:
+            ValueError: If a variable is missing, unknown or wrong; it names the variable.
+        """
+        from .environment import options_of, read, variables  # noqa: PLC0415 - not for those who never call it
+
+        destinations, given = read(variables(), options_of(cls))
+        return cls(destinations, **{**given, **options})
+
     def __repr__(self) -> str:
-        return f"Client({self._destination!r})"
+        shown = [lane.destination for lane in self._lanes]
+        return f"Client({shown if len(shown) > 1 else shown[0]!r})"
 
     # The way in
 
@@ -142,14 +171,11 @@ class Client(Calls):
                 message["messageId"] = checked_message_id(message_id)
                 flags |= ID_GIVEN
         except InvalidMessage as error:
-            return self._refuse(DropReason.INVALID, error.detail, message)
-        unfit = self._check(message)
-        if unfit is not None:
-            return self._refuse(unfit[0], unfit[1], message)
-        return self._put(message, flags, plain)
+            return self._refuse([(lane, DropReason.INVALID, error.detail) for lane in self._lanes], message)
+        return self._put(self._lanes, message, flags, plain)
 
     def enqueue(self, message: Any, *, to: str | None = None) -> bool:
-        """Queue a message in the destination's own form. It goes out as it is, but for a missing id and time.
+        """Queue a message in a destination's own form. It goes out as it is, but for a missing id and time.
 
         Args:
             message: A dict. Whether it makes sense is the vendor's to judge.
@@ -157,60 +183,106 @@ class Client(Calls):
 
         Returns:
             Whether the message was accepted into the buffer.
-        """
-        if to is not None and to != self._destination.name:
-            return self._refuse(DropReason.INVALID, "there is no destination of that name", None)
-        if not isinstance(message, dict):
-            return self._refuse(DropReason.INVALID, f"a message must be a dict, not {type(message).__name__}", None)
-        flags = NATIVE
-        if self._destination.id_field in message:
-            flags |= ID_GIVEN
-        if self._destination.time_field in message:
-            flags |= TIME_GIVEN
-        return self._put(message, flags, None)
 
-    def _put(self, message: dict[str, Any], flags: int, plain: bool | None) -> bool:
+        Raises:
+            ValueError: If there are several destinations and `to` names none of them.
+        """
+        lane = self._lane(to)
+        if not isinstance(message, dict):
+            detail = f"a message must be a dict, not {type(message).__name__}"
+            return self._refuse([(lane, DropReason.INVALID, detail)], None)
+        flags = NATIVE
+        if lane.destination.id_field in message:
+            flags |= ID_GIVEN
+        if lane.destination.time_field in message:
+            flags |= TIME_GIVEN
+        return self._put((lane,), message, flags, None)
+
+    def batch(self, messages: list[dict[str, Any]], *, to: str | None = None) -> BatchResult:
+        """Send messages in a destination's own form in one request, now, in the calling thread; nothing is queued.
+
+        One attempt, over a connection of its own, outside the figures, on a closed client too.
+
+        Args:
+            messages: They go out as they are: no id and no time is added.
+            to: The destination's name; may be left out where there is one.
+
+        Returns:
+            The answer; truthy if the vendor named no errors in it.
+
+        Raises:
+            TypeError: If `messages` is no list.
+            ValueError: If it is empty, over the vendor's limits, or cannot be written as JSON.
+            TransportError: If no answer came.
+            InvalidResponse: If the answer's status is not 2xx.
+        """
+        from .direct import send_batch  # noqa: PLC0415 - not for those who never call it
+
+        return send_batch(self._lane(to).destination, messages, self._options)
+
+    def _lane(self, to: str | None) -> Lane:
+        if to is None and len(self._lanes) == 1:
+            return self._lanes[0]
+        for lane in self._lanes:
+            if lane.destination.name == to:
+                return lane
+        names = " or ".join(repr(lane.destination.name) for lane in self._lanes)
+        raise ValueError(f"to={to!r}: allowed is {names}")
+
+    def _put(self, lanes: tuple[Lane, ...], message: dict[str, Any], flags: int, plain: bool | None) -> bool:
         try:
             body = encode(message, self._default, plain=plain)
         except Unserializable as error:
-            return self._refuse(DropReason.UNSERIALIZABLE, str(error), None)
+            return self._refuse([(lane, DropReason.UNSERIALIZABLE, str(error)) for lane in lanes], None)
         record = new_head(flags) + body
-        if len(body) > self._plain_bytes and wire_bytes(body, flags) > self._message_bytes:
-            detail = f"{wire_bytes(body, flags)} bytes; allowed are {self._message_bytes}"
-            return self._refuse(DropReason.TOO_LARGE, detail, record)
-        reason = self._buffer.put(record)
-        if reason is None:
-            if self._pipeline.cold:
-                self._pipeline.start()
-            return True
-        return self._put_when_room(record, reason)
+        refused = []
+        accepted = False
+        for lane in lanes:
+            unfit = None if flags & NATIVE else lane.check(message)
+            if unfit is None and len(body) > lane.plain_bytes and wire_bytes(body, flags) > lane.message_bytes:
+                unfit = DropReason.TOO_LARGE, f"{wire_bytes(body, flags)} bytes; allowed are {lane.message_bytes}"
+            if unfit is None:
+                reason = lane.buffer.put(record)
+                if reason is not None:
+                    reason = self._put_when_room(lane, record, reason)
+                if reason is None:
+                    accepted = True
+                    if lane.pipeline.cold:
+                        lane.pipeline.start()
+                    continue
+                unfit = reason, _FULL if reason is DropReason.QUEUE_FULL else _CLOSED
+            refused.append((lane, *unfit))
+        return accepted if not refused else self._refuse(refused, record, accepted=accepted)
 
-    def _put_when_room(self, record: bytes, reason: DropReason | None) -> bool:
-        pipeline = self._pipeline
+    def _put_when_room(self, lane: Lane, record: bytes, reason: DropReason | None) -> DropReason | None:
         deadline = time.monotonic() + self._block_timeout
-        while reason is DropReason.QUEUE_FULL and self._block_timeout and not pipeline.is_runner:
+        while reason is DropReason.QUEUE_FULL and self._block_timeout and not lane.pipeline.is_runner:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
-            if pipeline.cold:
-                pipeline.start()
-            self._buffer.wait_for_room(len(record), remaining)
-            reason = self._buffer.put(record)
-        if reason is None:
-            return True
-        full = reason is DropReason.QUEUE_FULL
-        return self._refuse(reason, "no room in the queue" if full else "the client was shut down", record)
+            if lane.pipeline.cold:
+                lane.pipeline.start()
+            lane.buffer.wait_for_room(len(record), remaining)
+            reason = lane.buffer.put(record)
+        return reason
 
-    def _refuse(self, reason: DropReason, detail: str, message: dict[str, Any] | bytes | None) -> bool:
-        if self._strict:
-            raise refusal(reason, detail)
-        pipeline = self._pipeline
-        record = self._kept(message) if pipeline.reporter.keeps_messages else None
-        must_wake = pipeline.reporter.note(reason, detail, record)
-        self._buffer.refuse(reason)
-        if must_wake or pipeline.stopped:
-            pipeline.report_soon()
-        return False
+    def _refuse(
+        self,
+        refused: list[tuple[Lane, DropReason, str]],
+        message: dict[str, Any] | bytes | None,
+        *,
+        accepted: bool = False,
+    ) -> bool:
+        if self._strict and not accepted:
+            raise refusal(refused[0][1], refused[0][2])
+        for lane, reason, detail in refused:
+            pipeline = lane.pipeline
+            record = self._kept(message) if pipeline.reporter.keeps_messages else None
+            must_wake = pipeline.reporter.note(reason, detail, record)
+            lane.buffer.refuse(reason)
+            if must_wake or pipeline.stopped:
+                pipeline.report_soon()
+        return accepted
 
     def _kept(self, message: dict[str, Any] | bytes | None) -> bytes | None:
         if not isinstance(message, dict):
@@ -239,9 +311,9 @@ class Client(Calls):
             ValueError: If `timeout` is no number of at least 0.
         """
         deadline = time.monotonic() + number("timeout", timeout, at_least=0)
-        pipeline = self._pipeline
-        timed_out = pipeline.drain(pipeline.ticket(), deadline, patient=True)
-        return pipeline.result(timed_out=timed_out)
+        pipelines = self._pipelines
+        late = drain_all(pipelines, deadline, patient=True)
+        return together([one.result(timed_out=one in late) for one in pipelines])
 
     def shutdown(self, timeout: float | None = None) -> FlushResult:
         """Refuse further messages, deliver what was accepted, and end.
@@ -260,10 +332,11 @@ class Client(Calls):
         """
         seconds = self._shutdown_timeout if timeout is None else number("timeout", timeout, at_least=0)
         deadline = time.monotonic() + seconds
-        pipeline = self._pipeline
-        pipeline.close()
-        timed_out = pipeline.drain(pipeline.ticket(), deadline, patient=False)
-        return pipeline.stop(timed_out=timed_out)
+        pipelines = self._pipelines
+        for pipeline in pipelines:  # all of them first: none of them takes messages while another one drains
+            pipeline.close()
+        late = drain_all(pipelines, deadline, patient=False)
+        return together([one.stop(timed_out=one in late) for one in pipelines])
 
     async def aflush(self, timeout: float = 10.0) -> FlushResult:
         """`flush`, without blocking the event loop."""
@@ -287,7 +360,11 @@ class Client(Calls):
 
     def stats(self) -> Stats:
         """The figures of this client, at this moment."""
-        return total({self._pipeline.name: self._pipeline.stats()})
+        return total({pipeline.name: pipeline.stats() for pipeline in self._pipelines})
+
+    @property
+    def _pipelines(self) -> list[Pipeline]:
+        return [lane.pipeline for lane in self._lanes]
 
 
 def _ignore(*_: object, **__: object) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
+import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,10 +12,10 @@ from .batch import Limits, fill
 from .buffers import Loss
 from .destinations import Action, Unsupported, Verdict
 from .errors import DropReason, TransportError
-from .message import decode, replace
+from .message import decode, message_id_of, replace
 from .retry import Retry, Schedule
 from .sender import Outcome
-from .stamp import STAMP_BYTES
+from .stamp import NATIVE, STAMP_BYTES, flags_of
 from .stats import Delivery
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 HALT_PROBE: Final = 60.0
 """Seconds between two probes while the vendor refuses the request itself."""
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]")
 _MANY: Final = 20
 _REFUSED_BATCHES: Final = 2
 _SUSPECTS: Final = 3
@@ -38,6 +42,7 @@ class BatchSender:
         retry: The waits between attempts.
         before_send: May change or drop each message, once.
         default: Makes a JSON value of one that nobody knows, in what `before_send` returned.
+        gzip: Whether bodies are compressed.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class BatchSender:
         *,
         before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
         default: Callable[[Any], Any] | None = None,
+        gzip: bool = False,
     ) -> None:
         self.name = destination.name
         self.batch_messages = limits.messages
@@ -58,6 +64,7 @@ class BatchSender:
         self._limits = limits
         self._before_send = before_send
         self._default = default
+        self._gzip = gzip
         self._schedule = Schedule(retry)
         self._begin()
 
@@ -103,6 +110,7 @@ class BatchSender:
         before = self._transport.requests
         verdict, receipt = self._post(batch, max(self._attempts[stamp] for stamp in stamps), deadline)
         requests = self._transport.requests - before
+        verdict = _with_positions(verdict, [records[place] for place in chosen])
         delivered, more, wait = self._judge(verdict, chosen, stamps)
         return Outcome(
             tried=tried,
@@ -113,7 +121,7 @@ class BatchSender:
             retries=requests if repeated else max(requests - 1, 0),  # of the transport's own, on a new connection
             error=None if verdict.action is Action.DELIVERED else verdict.detail,
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
-            receipt=receipt if delivered else None,
+            receipt=dataclasses.replace(receipt, count=len(delivered)) if receipt and delivered else None,
         )
 
     def _forget(self, places: Mapping[bytes, int]) -> None:
@@ -141,7 +149,7 @@ class BatchSender:
         hook = self._before_send
         if hook is not None:
             stamp = record[:STAMP_BYTES]
-            filtered = self._filtered.get(stamp) or _filter(hook, record, self._default)
+            filtered = self._filtered.get(stamp) or self._filter(hook, record)
             if not isinstance(filtered, bytes):
                 return filtered
             record = self._filtered[stamp] = filtered
@@ -149,21 +157,41 @@ class BatchSender:
             wire = self._destination.wire(record)
         except Unsupported as error:
             return DropReason.UNSUPPORTED, str(error)
+        except Exception as error:  # noqa: BLE001 - one message that cannot be mapped must not hold up the others
+            return DropReason.INVALID, f"no form could be made of it: {type(error).__name__}"
         if len(wire) > self._limits.message_bytes:
             return DropReason.TOO_LARGE, f"{len(wire)} bytes; allowed are {self._limits.message_bytes}"
         return wire
 
+    def _filter(
+        self, hook: Callable[[dict[str, Any]], Mapping[str, Any] | None], record: bytes
+    ) -> bytes | tuple[DropReason, str]:
+        try:
+            message = hook(decode(record))
+            if message is None:
+                return DropReason.FILTERED, "before_send returned None"
+            changed = replace(record, message, self._default)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it raises, it fails closed, for this message alone
+            return DropReason.FILTERED, f"before_send raised {type(error).__name__}"
+        unfit = None if flags_of(changed) & NATIVE else self._destination.check(decode(changed))
+        return changed if unfit is None else unfit
+
     def _post(self, batch: list[bytes], attempts: int, deadline: float | None) -> tuple[Verdict, Delivery | None]:
-        body, count = self._destination.body(batch), len(batch)
+        body, count = self._destination.body(batch, time.time()), len(batch)
+        headers = self._destination.headers()
+        if self._gzip:
+            body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip"}
         batch.clear()  # beside the body, not a second copy of it while the request lasts
         started = time.monotonic()
         try:
-            answer = self._transport.post(self._destination.url, self._destination.headers(), body, deadline)
+            answer = self._transport.post(self._destination.url, headers, body, deadline)
         except TransportError as error:
             return Verdict(Action.RETRY, f"{error.kind}: {error}"), None
         seconds = time.monotonic() - started
         verdict = self._destination.verdict(answer)
-        return verdict, Delivery(count - len(verdict.rejected), len(body), seconds, answer.status, attempts, self.name)
+        return verdict, Delivery(count, len(body), seconds, answer.status, attempts, self.name)
 
     def _judge(
         self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]
@@ -249,15 +277,10 @@ class BatchSender:
         return [*losses, Loss(DropReason.REJECTED, "HTTP 403, while others were taken", positions)]
 
 
-def _filter(
-    hook: Callable[[dict[str, Any]], Mapping[str, Any] | None], record: bytes, default: Callable[[Any], Any] | None
-) -> bytes | tuple[DropReason, str]:
-    try:
-        message = hook(decode(record))
-        if message is None:
-            return DropReason.FILTERED, "before_send returned None"
-        return replace(record, message, default)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever it raises, it fails closed, for this message alone
-        return DropReason.FILTERED, f"before_send raised {type(error).__name__}"
+def _with_positions(verdict: Verdict, records: Sequence[bytes]) -> Verdict:
+    """Where the vendor named messages by their ids, cut to 64 of few characters as Jitsu does, find their positions."""
+    if not verdict.rejected_ids:
+        return verdict
+    known = {_UNFIT.sub("_", message_id_of(record)[:64]): place for place, record in enumerate(records)}
+    found = {known[name]: why for name, why in verdict.rejected_ids.items() if name in known}
+    return dataclasses.replace(verdict, rejected={**verdict.rejected, **found})

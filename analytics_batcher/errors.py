@@ -91,6 +91,20 @@ class TransportError(AnalyticsError):
         self.kind = kind
 
 
+class InvalidResponse(AnalyticsError):  # noqa: N818 - the public contract names it so
+    """A direct `batch()` was answered with another status than 2xx.
+
+    Attributes:
+        status: The HTTP status.
+        body: The beginning of the answer's body, escaped, at most 1,000 characters, without secrets.
+    """
+
+    def __init__(self, detail: str, status: int, body: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.body = body
+
+
 _BY_REASON: Final[dict[DropReason, type[MessageError]]] = {
     DropReason.TOO_LARGE: MessageTooLarge,
     DropReason.QUEUE_FULL: QueueFull,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -12,7 +13,18 @@ from uuid import UUID
 
 from .encoding import OPTIONS, dumps, is_plain, loads, mend
 from .errors import InvalidMessage
-from .stamp import HEAD_BYTES, ID_GIVEN, TIME_GIVEN, flags_of, iso_milliseconds, iso_text, uuid_text
+from .stamp import (
+    HEAD_BYTES,
+    ID_GIVEN,
+    NATIVE,
+    STAMP_BYTES,
+    TIME_GIVEN,
+    flags_of,
+    iso_milliseconds,
+    iso_text,
+    ulid_of,
+    uuid_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +36,8 @@ _TEXTS: Final = frozenset({"event", "name"})
 _PLAIN_TEXTS: Final = _IDS | _TEXTS | {"type"}
 _OBJECTS: Final = frozenset({"traits", "properties", "context", "integrations"})
 _MESSAGE_ID_CHARACTERS: Final = 99
+_ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}")
+_FRACTION: Final = re.compile(r"\.\d+")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _LAST_MILLISECOND: Final = 253_402_300_799_999
@@ -167,6 +181,29 @@ def _zoned(moment: datetime) -> datetime:
     return moment.replace(tzinfo=tzlocal())
 
 
+def seconds_of(text: str) -> int:
+    """A message's `timestamp`, or another ISO 8601 date-time with a zone, in whole Unix seconds.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    whole = _FRACTION.sub("", text).replace("Z", "+00:00")
+    return int(datetime.fromisoformat(whole).timestamp())
+
+
+def ulid_of_text(message_id: str) -> str:
+    """A given `messageId` as a ULID: itself if it is one, a UUID's bits, else the first 128 bits of its SHA-256."""
+    if _ULID.fullmatch(message_id):
+        return message_id.upper()
+    try:
+        return ulid_of(UUID(message_id).int)
+    except ValueError:
+        import hashlib  # noqa: PLC0415 - for ids of an application's own making only
+
+        digest = hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()
+        return ulid_of(int.from_bytes(digest[:STAMP_BYTES], "big"))
+
+
 def wire_bytes(body: bytes, flags: int) -> int:
     """The size of a stored message on the wire in neutral form, in bytes, its id and time included."""
     size = len(body)
@@ -192,9 +229,23 @@ def wire(record: bytes) -> bytes:
     return start.encode() + (rest if rest == b"}" else b"," + rest)
 
 
+def stamp_of(record: bytes) -> dict[str, str]:
+    """The id and the time that a record's stamp stands for, where none was given."""
+    flags = flags_of(record)
+    fields = {} if flags & ID_GIVEN else {"messageId": uuid_text(record)}
+    if not flags & TIME_GIVEN:
+        fields["timestamp"] = iso_text(record)
+    return fields
+
+
+def message_id_of(record: bytes) -> str:
+    """The `messageId` that a record has on the wire in neutral form."""
+    return str(loads(record[HEAD_BYTES:])["messageId"]) if flags_of(record) & ID_GIVEN else uuid_text(record)
+
+
 def decode(record: bytes) -> dict[str, Any]:
-    """A record as a fresh dict in neutral form (or native, as it was given), with its id and time."""
-    message: dict[str, Any] = loads(wire(record))
+    """A record as a fresh dict: in neutral form with its id and time, or native as it was given."""
+    message: dict[str, Any] = loads(record[HEAD_BYTES:] if flags_of(record) & NATIVE else wire(record))
     return message
 
 

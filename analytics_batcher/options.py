@@ -36,6 +36,7 @@ class Options:
     retry: Retry
     timeout: float | tuple[float, float]
     shutdown_timeout: float
+    gzip: bool | None
     proxy: str | None
     verify: bool | str
     before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None
@@ -58,6 +59,8 @@ class Options:
             hook(name, getattr(self, name))
         for name in ("strict", "background", "enabled"):
             flag(name, getattr(self, name))
+        if self.gzip is not None:
+            flag("gzip", self.gzip)
 
 
 def limits_of(

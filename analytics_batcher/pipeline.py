@@ -168,6 +168,11 @@ class Pipeline:
     # Flushing
 
     @property
+    def runs_alone(self) -> bool:
+        """Whether a thread runs the consumer, or can."""
+        return self.start()
+
+    @property
     def stopped(self) -> bool:
         """Whether no consumer will run again."""
         return self._stopped

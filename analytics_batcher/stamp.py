@@ -84,6 +84,25 @@ def uuid_text(record: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{text[16:20]}-{text[20:]}"
 
 
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ULID_CHARACTERS: Final = 26
+
+
+def ulid_text(record: bytes) -> str:
+    """The stamp as a ULID: the same 128 bits as the UUIDv7's, in Crockford's base 32."""
+    return ulid_of(int.from_bytes(record[:STAMP_BYTES], "big") & ~(0xF << 76) | (7 << 76))
+
+
+def ulid_of(bits: int) -> str:
+    """128 bits as a ULID's text."""
+    return "".join(_CROCKFORD[bits >> shift & 31] for shift in range(5 * (_ULID_CHARACTERS - 1), -1, -5))
+
+
+def unix_seconds(record: bytes) -> int:
+    """The stamp's moment in whole Unix seconds."""
+    return int.from_bytes(record[:6], "big") // 1000
+
+
 _second = (-1, "")
 
 

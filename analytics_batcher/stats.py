@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -192,6 +192,20 @@ class FlushResult:
 
     def __bool__(self) -> bool:
         return not self.pending and not self.lost
+
+
+def together(results: Sequence[FlushResult]) -> FlushResult:
+    """The result of several destinations, out of those of each."""
+    dropped = Dropped()
+    for result in results:
+        dropped += result.dropped
+    return FlushResult(
+        delivered=sum(result.delivered for result in results),
+        dropped=dropped,
+        pending=sum(result.pending for result in results),
+        timed_out=any(result.timed_out for result in results),
+        lost=sum(result.lost for result in results),
+    )
 
 
 @dataclass(frozen=True)

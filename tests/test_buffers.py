@@ -541,6 +541,21 @@ def test_ticket_is_above_all_that_was_accepted(buffer):
     assert ticket <= buffer.settled_below() < buffer.ticket()
 
 
+def test_ticket_waits_for_the_oldest_of_all_leases(buffer):
+    """A ticket is not passed while its record is leased, even if that lease was taken after another."""
+    _fill(buffer, 1)
+    ticket = buffer.ticket()
+    _fill(buffer, 1)
+    first, second = _take(buffer, 1, EVERYTHING), _take(buffer, 1, EVERYTHING)
+    buffer.release(first, 0)
+    again = _take(buffer, 1, EVERYTHING)
+    assert buffer.settled_below() < ticket
+    buffer.settle(again, [0], [])
+    assert ticket <= buffer.settled_below() < buffer.ticket()
+    buffer.settle(second, [0], [])
+    assert buffer.settled_below() >= buffer.ticket()
+
+
 def test_ticket_is_not_passed_by_what_came_later(buffer):
     """What was accepted after a ticket and settled first does not pass it."""
     _fill(buffer, 2)
@@ -1057,12 +1072,38 @@ def test_memory_for_evicted_records_is_bounded():
     assert buffer.take_evicted() == records[20:22]
 
 
-def test_memory_of_gates_is_given_back():
-    """A caller that waited for room in vain leaves nothing behind."""
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda _buffer, _lease: None,
+        lambda buffer, lease: buffer.settle(lease, [0], []),
+        lambda buffer, _: buffer.abandon(DropReason.EXIT),
+        lambda buffer, _: buffer.close(),
+    ],
+    ids=["timeout", "settled", "abandoned", "closed"],
+)
+def test_memory_of_gates_is_given_back(event, wait_until):
+    """A caller that waited for room leaves nothing behind, however its wait ended."""
     buffer = MemoryBuffer(1, 10_000)
     _fill(buffer, 1)
-    buffer.wait_for_room(30, 0.001)
+    lease = _take(buffer, 1, EVERYTHING)
+    waiting = _finishes(buffer.wait_for_room, 30, 2 * PAUSE)
+    wait_until(lambda: buffer._gates or not waiting.is_alive())
+    event(buffer, lease)
+    assert _joined(waiting)
     assert buffer._gates == ()
+
+
+def test_memory_of_leases_is_given_back():
+    """A lease of which nothing is left, settled or given back, leaves nothing behind."""
+    buffer = MemoryBuffer(10, 10_000)
+    _fill(buffer, 5)
+    settled, released, both = (_take(buffer, count, EVERYTHING) for count in (1, 2, 2))
+    buffer.settle(settled, [0], [])
+    buffer.release(released, 0)
+    buffer.release(both, 1)
+    buffer.settle(both, [], [Loss(DropReason.EXPIRED, "", [0])])
+    assert buffer._leases == ()
 
 
 @pytest.mark.parametrize("woken", [False, True])

@@ -24,7 +24,7 @@ STEPS = [
     {"delivery"},
     {"consumer"},
     {"pipeline"},
-    {"assembly"},
+    {"assembly", "lanes", "direct", "environment"},
     {"client"},
 ]
 STEP_OF = {part: step for step, parts in enumerate(STEPS) for part in parts}
@@ -45,7 +45,8 @@ IN_THE_CONSUMER = {
         "stats",
         "log",
     ),
-    *("buffers", "destinations.vitally", "buffers.memory", "stamp", "text"),
+    *("buffers", "buffers.memory", "stamp", "text"),
+    *("destinations.vitally", "destinations.customerio", "destinations.segment"),
 }
 HEAVY = ["requests", "sqlite3", "redis", "urllib3", "orjson", "backoff", "dateutil", "logging", "ssl"]
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import analytics_batcher
@@ -194,10 +194,27 @@ def test_no_bytes_forge_a_line(data, limit):
 
 
 @given(st.text(), st.integers(1, 20))
+@example("\U0001f600" * 3, 2)
 def test_bytes_show_as_the_text_that_they_are(text, limit):
     """Text in UTF-8 is shown as the same text decoded is, cut at the same place and with the same ellipsis."""
     text = text.encode(errors="replace").decode()
     assert printable(text.encode(), limit) == printable(text, limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "shown"),
+    [
+        ("no secret here", 200, "no secret here"),
+        ("bad token a+B(1 given", 200, "bad token [secret] given"),
+        ("A+b(1, a+B(1", 200, "[secret], [secret]"),
+        ("aaB(1", 200, "aaB(1"),
+        ("xxxxa+B(1", 6, "xxxx[s..."),
+        ("a+B(1\n", 200, "[secret]\\n"),
+    ],
+)
+def test_secrets_are_hidden(text, limit, shown):
+    """A secret that a server repeats, in any case of letters, is hidden before the text is cut: no part of it shows."""
+    assert printable(text, limit, hide=("unrelated", "a+B(1")) == shown
 
 
 # --- The logger -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dateutil.tz import gettz
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics_batcher.encoding import is_plain
 from analytics_batcher.errors import DropReason, InvalidMessage
 from analytics_batcher.message import decode, encode, message_id, normalise, replace, timestamp, wire, wire_bytes
 from analytics_batcher.stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, iso_text, new_head, uuid_text
@@ -221,6 +222,27 @@ def test_callers_mapping_is_left_alone():
     before = {"when": datetime(2020, 1, 1, tzinfo=UTC), "nested": {"ids": {1, 2}}}
     encode(_normalised(type="user", userId=1, traits=traits))
     assert traits == before
+
+
+@pytest.mark.parametrize(
+    ("message", "plain"),
+    [
+        ({"type": "user", "userId": "u"}, True),
+        ({"type": "user", "userId": 5, "accountId": A_UUID}, True),
+        ({"type": "user", "traits": {"a": [1, {"b": None}]}}, True),
+        ({"type": "user", "traits": collections.UserDict(a=1)}, True),
+        ({"type": "user", "traits": {"a": {1}}, "properties": {}}, False),
+        ({"type": "user", "traits": {}, "properties": {"a": object()}}, False),
+        ({"type": "user", "traits": collections.UserDict(a=Decimal(1))}, False),
+        ({"type": "user", "traits": collections.OrderedDict(a=1)}, False),
+        ({"type": "user", "userId": _Text("u")}, False),
+        ({"traits": {"a": {1}}, "userId": 5, "properties": collections.UserDict(a=1), "context": {}}, False),
+    ],
+)
+def test_checking_tells_whether_a_message_is_plain(message, plain):
+    """Checking a message tells what a look at all of it would: whether it is JSON as it is."""
+    assert normalise(message) is plain
+    assert is_plain(message) is plain
 
 
 # --- Message ids ------------------------------------------------------------------------------------------------------
@@ -453,7 +475,7 @@ def test_wire_is_json_of_the_right_content(parts):
     stamped = {"messageId": uuid_text(record), "timestamp": iso_text(record)}
     assert _strictly(wire(record)) == {**stamped, **message}
     assert wire(record) == wire(record)
-    assert decode(record) == {**stamped, **message}
+    assert decode(record) == (message if native else {**stamped, **message})
 
 
 @given(records)
@@ -527,3 +549,16 @@ def test_encode_mends_what_json_does_not_know():
     message = {"when": datetime(2026, 1, 2, tzinfo=UTC), "odd": 1j, "plain": [1, "a"]}
     body = _strictly(encode(message, default=lambda value: {"real": value.real}))
     assert body == {"when": "2026-01-02T00:00:00+00:00", "odd": {"real": 0}, "plain": [1, "a"]}
+
+
+@given(contents)
+def test_encode_takes_a_word_for_it(content):
+    """A message is written alike whether it was known to be plain, was said not to be, or was looked at."""
+    assert encode(content) == encode(content, plain=True)
+    assert _strictly(encode(content, plain=False)) == _strictly(encode(content))
+
+
+def test_encode_mends_what_was_taken_for_plain():
+    """What turns out to be more than JSON knows, though its types are plain, is mended."""
+    message = {"huge": 2**70, "half": "\ud800", 5: "key"}
+    assert _strictly(encode(message, plain=True)) == {"huge": str(2**70), "half": "\ufffd", "5": "key"}

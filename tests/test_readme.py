@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from analytics_batcher import Client, Retry
+import pytest
+
+from analytics_batcher import Client, Retry, Segment
+from analytics_batcher.receiver import Receiver, SegmentWire
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -46,3 +52,87 @@ def test_the_options_table_is_the_signature():
 def test_the_retry_defaults_are_as_said():
     """The README shows `Retry`'s own signature."""
     assert re.search(r"`(Retry\(base.*?\))`", TEXT)[1] == f"{Retry()!r}".replace("'", '"')
+
+
+def table_of(heading):
+    """The rows of a section's table, as lists of cells."""
+    section = TEXT.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("| \n").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    assert rows
+    return rows
+
+
+SETTINGS = {"url": "http://127.0.0.1:9", "n": 5, "s": 1.5, "f": print, "write_key": "write-key"}
+
+
+@pytest.mark.parametrize("row", table_of("Coming from segment-analytics-python"), ids=lambda row: row[0])
+def test_each_row_of_the_way_from_segment_works(row):
+    """What stands in the second column runs as it stands, and a call makes the message that Segment's own would."""
+    code = row[1].strip("`")
+    names = {**SETTINGS, "Client": Client, "Segment": Segment, "Retry": Retry}
+    with Receiver(wire=SegmentWire(write_key="write-key")) as receiver:
+        destination = Segment("write-key", base_url=receiver.url)
+        with Client(destination, background=False) as client:
+            made = eval(code, {**names, "client": client})  # noqa: S307 - the README's own code
+            if not code.startswith("client."):
+                assert isinstance(made, Client | Segment)
+                return
+            assert made
+            assert client.flush()
+        kind = row[0].strip("`").partition("(")[0]
+        sent = [message["type"] for message in receiver.messages]
+        assert sent == ([] if kind in {"flush", "shutdown"} else [kind if kind.isidentifier() else "track"])
+        assert not receiver.faults
+
+
+def test_options_of_segments_client_arrive():
+    """Each option's counterpart is a parameter of ours, so that no row names one that is gone."""
+    options = inspect.signature(Client).parameters.keys() | inspect.signature(Segment).parameters.keys()
+    for row in table_of("Coming from segment-analytics-python"):
+        if row[1].startswith("`Client("):
+            assert set(re.findall(r"(\w+)=", row[1])) - {"max_age"} <= options
+
+
+class _PostHogStandIn(BaseHTTPRequestHandler):
+    def do_POST(self):
+        """Keep the body, and take it."""
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def test_the_vendor_of_the_readme_works():
+    """The example of a new vendor runs as it stands, in under 60 lines, and delivers in that vendor's form."""
+    (example,) = [block for block in BLOCKS if "class PostHog" in block]
+    assert len(example.splitlines()) < 60
+    names = {}
+    exec(example, names)  # noqa: S102 - the README's own code
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _PostHogStandIn)
+    server.bodies = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    destination = names["PostHog"]("phc_key", base_url=f"http://127.0.0.1:{server.server_port}")
+    with Client(destination) as client:
+        assert client.track("u1", "signed-in", {"n": 1}, message_id="m", timestamp="2026-01-02T03:04:05.678Z")
+        assert client.identify("u1", {"plan": "pro"})
+        assert client.enqueue({"event": "native", "distinct_id": "u1"})
+        assert not client.account("a1")
+        assert client.flush().delivered == 3
+        assert client.stats().dropped == {"unsupported": 1}
+    server.shutdown()
+    server.server_close()
+    (body,) = server.bodies
+    first, second, third = body["batch"]
+    assert body["api_key"] == "phc_key"
+    assert first == {
+        "event": "signed-in",
+        "distinct_id": "u1",
+        "properties": {"n": 1},
+        "timestamp": "2026-01-02T03:04:05.678Z",
+        "uuid": "m",
+    }
+    assert second["properties"] == {"$set": {"plan": "pro"}}
+    assert (third["event"], third["distinct_id"]) == ("native", "u1")

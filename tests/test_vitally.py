@@ -314,7 +314,7 @@ def test_call_that_vitally_would_refuse(vitally, call):
 def test_limits(vitally):
     """The vendor takes 100 messages a batch; the limits in bytes are ours."""
     assert vitally.limits == Limits(messages=100, bytes=500_000, message_bytes=32_768)
-    assert vitally.envelope == len(vitally.body([]))
+    assert vitally.envelope == len(vitally.body([], 0.0))
     assert (vitally.id_field, vitally.time_field) == ("messageId", "timestamp")
 
 
@@ -327,7 +327,7 @@ def test_body_is_an_array_of_the_messages(messages):
     ]
     records = [_record(message) for message in bare]
     wires = [vitally.wire(record) for record in records]
-    body = vitally.body(wires)
+    body = vitally.body(wires, 0.0)
     assert len(body) == vitally.envelope + sum(map(len, wires)) + len(wires) - 1
     expected = [
         {"messageId": uuid_text(record), "timestamp": iso_text(record), **message}

@@ -8,6 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ..encoding import loads
 from ..retry import asked_wait
 from ..settings import shown
 from ..text import printable
@@ -54,6 +55,7 @@ class Verdict:
         detail: Why, for logs and drops; text from the server in it is escaped and cut.
         wait: The seconds that the answer asks for, or `None`.
         rejected: With `DELIVERED`: the position in the request of each message refused, and why.
+        rejected_ids: The same by `messageId`, where the vendor says that instead.
         by_content: With `HALT`: something on the way may dislike what a message says, so it is worth one bisection.
     """
 
@@ -61,6 +63,7 @@ class Verdict:
     detail: str = ""
     wait: float | None = None
     rejected: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    rejected_ids: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     by_content: bool = False
 
 
@@ -83,6 +86,10 @@ class Destination(Protocol):
     """Where a native message carries its id."""
     time_field: str
     """Where a native message carries its time."""
+    gzip: bool
+    """Whether the vendor takes compressed bodies."""
+    secrets: tuple[str, ...]
+    """What is masked in text from the server."""
 
     def headers(self) -> Mapping[str, str]:
         """The headers of a request, the secret ones too."""
@@ -97,14 +104,14 @@ class Destination(Protocol):
             Unsupported: If there is no form for it.
         """
 
-    def body(self, wires: Sequence[bytes]) -> bytes:
-        """A request's body."""
+    def body(self, wires: Sequence[bytes], now: float, /) -> bytes:
+        """A request's body, sent at `now`, in Unix seconds."""
 
     def verdict(self, answer: Answer) -> Verdict:
         """Read an answer."""
 
 
-def read_status(answer: Answer, secrets: Sequence[str] = ()) -> Verdict:
+def read_status(answer: Answer, secrets: Sequence[str]) -> Verdict:
     """What an HTTP status means wherever the vendor says nothing else about it.
 
     Args:
@@ -127,6 +134,30 @@ def read_status(answer: Answer, secrets: Sequence[str] = ()) -> Verdict:
     if status in _REDIRECTS:
         return Verdict(Action.HALT, f"{detail}: redirected to {_host(answer, secrets)}, which is not followed")
     return Verdict(Action.HALT, detail, by_content=status == _FORBIDDEN)
+
+
+def is_json_object(answer: Answer) -> bool:
+    """Whether an answer's body can be a vendor's JSON object, or is empty; a captive portal's page is neither.
+
+    Args:
+        answer: The answer. A compressed body is not inflated, and one that was cut is judged by its beginning.
+    """
+    body = answer.body.strip()
+    if not body:
+        return True
+    if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        return "json" in answer.headers.get("content-type", "").lower()
+    if answer.truncated:
+        return body.startswith(b"{")
+    return isinstance(read_json(answer), dict)
+
+
+def read_json(answer: Answer) -> Any:
+    """An answer's body, or `None` if it is no JSON."""
+    try:
+        return loads(answer.body)
+    except ValueError:
+        return None
 
 
 def _host(answer: Answer, secrets: Sequence[str]) -> str:

@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..batch import Limits
-from ..encoding import loads
 from ..errors import DropReason
 from ..message import wire
 from ..text import printable
-from . import Action, Verdict, base_of, name_of, read_status, secret
+from . import Action, Verdict, base_of, is_json_object, name_of, read_json, read_status, secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +44,7 @@ class Vitally:
     envelope = len("[]")
     id_field = "messageId"
     time_field = "timestamp"
+    gzip = False
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Vitally:
         self.name = name_of(name, "vitally")
         self.url = base + _PATH
         self._token = secret("api_token", api_token, prefix="Basic ")
+        self.secrets: tuple[str, ...] = (self._token,)
 
     def __repr__(self) -> str:
         return f"Vitally({self.url!r}, name={self.name!r})"
@@ -95,39 +96,22 @@ class Vitally:
         """A record as it stands in a request's body: our neutral form is Vitally's own."""
         return wire(record)
 
-    def body(self, wires: Sequence[bytes]) -> bytes:
+    def body(self, wires: Sequence[bytes], _: float, /) -> bytes:
         """A request's body: a bare array."""
         return b"[%b]" % b",".join(wires)
 
     def verdict(self, answer: Answer) -> Verdict:
         """Read an answer. A 2xx whose body cannot be Vitally's, such as a captive portal's page, is no delivery."""
-        verdict = read_status(answer, (self._token,))
+        verdict = read_status(answer, self.secrets)
         if verdict.action is Action.DELIVERED:
-            if _is_ours(answer):
+            if is_json_object(answer):
                 return verdict
             return Verdict(Action.RETRY, f"unexpected_response: {verdict.detail} with a body that is not Vitally's")
-        said = self._error(answer.body)
+        said = self._error(answer)
         return replace(verdict, detail=f"{verdict.detail}: {said}") if said else verdict
 
-    def _error(self, body: bytes) -> str:
+    def _error(self, answer: Answer) -> str:
         """What an error's body says, in `error` or `message`; nothing if it is not JSON."""
-        try:
-            said = loads(body)
-        except ValueError:
-            return ""
+        said = read_json(answer)
         text = (said.get("error") or said.get("message")) if isinstance(said, dict) else None
-        return printable(text, hide=(self._token,)) if isinstance(text, str) else ""
-
-
-def _is_ours(answer: Answer) -> bool:
-    body = answer.body.strip()
-    if not body:
-        return True
-    if "content-encoding" in answer.headers and answer.headers["content-encoding"].strip().lower() != "identity":
-        return "json" in answer.headers.get("content-type", "").lower()  # nothing is inflated
-    if answer.truncated:
-        return body.startswith(b"{")
-    try:
-        return isinstance(loads(body), dict)
-    except ValueError:
-        return False
+        return printable(text, hide=self.secrets) if isinstance(text, str) else ""

@@ -5,17 +5,28 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 
-from . import Receiver
+from . import CustomerIOWire, Receiver, SegmentWire, VitallyWire
 
 
 def main() -> None:
     """Serve until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m analytics_batcher.receiver", description="A stand-in for Vitally.")
+    parser = argparse.ArgumentParser(
+        prog="python -m analytics_batcher.receiver",
+        description="A stand-in for Vitally, Customer.io and Segment, each under its own path.",
+    )
     parser.add_argument("--port", type=int, default=0, help="the port to listen on (default: a free one)")
-    parser.add_argument("--token", default="test-token", help="the API token to ask for (default: %(default)s)")
+    parser.add_argument("--token", default="test-token", help="Vitally's API token to ask for (default: %(default)s)")
+    parser.add_argument("--site-id", default="site", help="Customer.io's site id (default: %(default)s)")
+    parser.add_argument("--api-key", default="key", help="Customer.io's API key (default: %(default)s)")
+    parser.add_argument("--write-key", default="write-key", help="Segment's write key (default: %(default)s)")
     options = parser.parse_args()
+    wires = (
+        VitallyWire(options.token),
+        CustomerIOWire(options.site_id, options.api_key),
+        SegmentWire(options.write_key),
+    )
     with (
-        Receiver(api_token=options.token, port=options.port, keep_bodies=False) as receiver,
+        Receiver(wires=wires, port=options.port, keep_bodies=False) as receiver,
         suppress(KeyboardInterrupt),
     ):
         _tell(f"listening on {receiver.url}")
@@ -30,6 +41,7 @@ def _tell_requests(receiver: Receiver, told: int) -> int:
     new = receiver.requests[told:]
     for request in new:
         faults = "; ".join(request.faults) or "no faults"
+        faults = "; but ".join([faults, *request.warnings])
         _tell(f"{request.number}: {len(request.messages)} messages, status {request.status}, {faults}")
     return told + len(new)
 

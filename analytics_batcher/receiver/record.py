@@ -25,7 +25,10 @@ class Request:
         messages: The messages that could be read, whether stored or not.
         faults: What a strict vendor would object to.
         status: The status of the answer; None if there is none.
-        stored: Whether the messages were stored.
+        stored: Whether the messages were stored, but for the refused ones.
+        wire: The name of the wire by whose path it came; empty if the path is no wire's.
+        warnings: What a vendor takes though it will not do what was meant.
+        refused: The indexes of the messages that a partial failure refused.
     """
 
     number: int
@@ -40,6 +43,9 @@ class Request:
     faults: tuple[str, ...] = ()
     status: int | None = None
     stored: bool = False
+    wire: str = ""
+    warnings: tuple[str, ...] = ()
+    refused: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

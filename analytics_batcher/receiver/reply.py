@@ -19,7 +19,7 @@ class Reply:
     A faulty request is never stored, whatever its reply says.
 
     Attributes:
-        status: The HTTP status, 200 to 999.
+        status: The HTTP status, 200 to 999; 200 stands for the status with which the wire tells of success.
         body: The body. None: the wire's success body for a 2xx status, else a small JSON error.
         headers: Headers to add, or to put in the place of the usual ones (`Content-Type`, `Content-Length`).
         delay: Seconds to wait before answering, resetting or hanging. The messages are stored before that wait.
@@ -28,10 +28,12 @@ class Reply:
         drip: Seconds between the single bytes of the whole answer, status line and headers included.
         store: Whether to store the messages. None: if a 2xx answer is given, or with a reset `"after"`.
         close: Announce `Connection: close`, and close the connection after the answer.
+        partial: The messages to refuse by their indexes, each with the wire's kind of text (`"field: message"`), while
+            the others are stored. Status and body are the wire's.
         drop_idle: Close the connection after the answer without announcing it, so that the client keeps a stale one.
 
     Raises:
-        ValueError: `status` or `reset` is none of these.
+        ValueError: `status` or `reset` is none of these, or `partial` goes with a failure of the whole.
     """
 
     status: int = 200
@@ -45,12 +47,15 @@ class Reply:
     store: bool | None = None
     close: bool = False
     drop_idle: bool = False
+    partial: Mapping[int, str] | None = None
 
     def __post_init__(self) -> None:
         if not 200 <= self.status <= 999:  # noqa: PLR2004 - what a status line can hold, 1xx being no final answer
             raise ValueError(f"status must be 200 to 999, not {self.status}")
         if self.reset not in (None, "before", "after"):
             raise ValueError(f"reset must be None, 'before' or 'after', not {self.reset!r}")
+        if self.partial is not None and not self.succeeds:
+            raise ValueError(f"partial must go with a 2xx status, not {self.status}")
 
     @property
     def succeeds(self) -> bool:

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import threading
 import time
 from collections import Counter, deque
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .connection import HOST, HttpServer
 from .record import Report, Request
 from .reply import Reply
-from .vitally import Vitally
+from .vitally import VitallyWire
+from .wire import Judgement, completed, name_of, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
-
-class Wire(Protocol):
-    """What is particular to one vendor. Header names are in lower case; no fault may repeat a secret."""
-
-    @property
-    def path(self) -> str:
-        """The one path that it serves."""
-
-    @property
-    def success(self) -> bytes:
-        """The body of a 2xx answer."""
-
-    def authorize(self, headers: Mapping[str, str]) -> list[str]:
-        """The faults of the credentials, to be answered with 401."""
-
-    def judge(self, headers: Mapping[str, str], body: bytes) -> tuple[list[dict[str, Any]], list[str]]:
-        """The messages that could be read, and the faults, to be answered with 400."""
-
-    def key(self, message: Mapping[str, Any]) -> tuple[str, str]:
-        """The type of a faultless message, and its id within that type."""
+    from .wire import Wire
 
 
 class Receiver:
@@ -51,11 +32,15 @@ class Receiver:
 
     Args:
         wire: What the vendor wants. None: Vitally's batch endpoint.
+        wires: What several vendors want, each under its own path, in the place of a `wire`.
         api_token: The token that Vitally's requests must carry; a `wire` of its own brings its own.
         port: The port to listen on; 0 for a free one.
         latency: Seconds before a normal answer.
         tls: The paths of a certificate and its key: serve HTTPS.
         keep_bodies: Whether requests keep their raw bodies.
+
+    Raises:
+        ValueError: Both `wire` and `wires` are given, or two wires have the same path.
 
     Attributes:
         decide: Called with the messages of each faultless request for which no scripted reply is left; returns the
@@ -66,6 +51,7 @@ class Receiver:
         self,
         wire: Wire | None = None,
         *,
+        wires: Sequence[Wire] = (),
         api_token: str = "test-token",  # noqa: S107 - a token for tests
         port: int = 0,
         latency: float = 0.0,
@@ -73,7 +59,12 @@ class Receiver:
         keep_bodies: bool = True,
     ) -> None:
         self.decide: Callable[[list[dict[str, Any]]], Reply | None] | None = None
-        self._wire: Wire = Vitally(api_token) if wire is None else wire
+        if wire is not None and wires:
+            raise ValueError("wire and wires exclude each other")
+        self._wires: tuple[Wire, ...] = tuple(wires) or (VitallyWire(api_token) if wire is None else wire,)
+        self._by_path = {one.path: one for one in self._wires}
+        if len(self._by_path) < len(self._wires):
+            raise ValueError("two wires have the same path")
         self._port = port
         self._latency = latency
         self._tls = tls
@@ -84,7 +75,7 @@ class Receiver:
         self._changes = 0
         self._script: deque[Reply] = deque()
         self._requests: list[Request] = []
-        self._messages: list[dict[str, Any]] = []
+        self._stored: list[tuple[Wire, dict[str, Any]]] = []
         self._connections = 0
 
     def __enter__(self) -> Receiver:  # noqa: PYI034 - `typing.Self` came with Python 3.11
@@ -146,12 +137,31 @@ class Receiver:
     def messages(self) -> tuple[dict[str, Any], ...]:
         """Every stored message in order of arrival, repeats included."""
         with self._change:
-            return tuple(self._messages)
+            return tuple(message for _, message in self._stored)
+
+    def messages_of(self, name: str) -> tuple[dict[str, Any], ...]:
+        """The stored messages of one wire.
+
+        Args:
+            name: The wire's name.
+
+        Returns:
+            Those in order of arrival, repeats included.
+        """
+        with self._change:
+            return tuple(message for wire, message in self._stored if name_of(wire) == name)
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Everything to which a strict vendor would object. A scripted failure is no fault."""
         return tuple(f"request {request.number}: {fault}" for request in self.requests for fault in request.faults)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything that a vendor takes though it will not do what was meant."""
+        return tuple(
+            f"request {request.number}: {warning}" for request in self.requests for warning in request.warnings
+        )
 
     @property
     def connections(self) -> int:
@@ -188,15 +198,16 @@ class Receiver:
     def report(self) -> Report:
         """Count what came in."""
         with self._change:
-            requests, messages = self.requests, self.messages
-        unique = {self._wire.key(message) for message in messages}
+            requests, stored = self.requests, tuple(self._stored)
+        # The same id under two paths is two messages.
+        unique = {(wire.path, *wire.key(message)) for wire, message in stored}
         return Report(
             requests=len(requests),
             accepted_requests=sum(request.stored for request in requests),
-            messages=len(messages),
+            messages=len(stored),
             unique_messages=len(unique),
-            repeats=len(messages) - len(unique),
-            by_kind=dict(Counter(kind for kind, _ in unique)),
+            repeats=len(stored) - len(unique),
+            by_kind=dict(Counter(kind for _, kind, _ in unique)),
             fullest_batch=max((len(request.messages) for request in requests), default=0),
             largest_body=max((request.size for request in requests), default=0),
             faults=self.faults,
@@ -210,45 +221,54 @@ class Receiver:
             return self._connections
 
     def _answer(self, request: Request) -> Reply:
-        request, status = self._judge(request)
+        wire = self._by_path.get(request.path)
+        request, status = self._judge(request, wire)
+        # What comes in elsewhere is answered in the first one's manner.
+        wire = wire or self._wires[0]
         with self._change:
             if self._script:
-                return self._record(request, self._script.popleft())
+                return self._record(request, self._script.popleft(), wire)
         decide = self.decide
         reply = decide(request.messages) if decide is not None and not request.faults else None
         if reply is None:
-            body = json.dumps({"error": request.faults[0]}).encode() if request.faults else None
+            body = refusal(wire, status, request.faults) if request.faults else None
             reply = Reply(status, body=body, delay=self._latency)
-        return self._record(request, reply)
+        return self._record(request, reply, wire)
 
-    def _judge(self, request: Request) -> tuple[Request, int]:
-        """The request with its messages and faults, and the status of the normal answer."""
+    def _judge(self, request: Request, wire: Wire | None) -> tuple[Request, int]:
+        """The request with its messages, faults and warnings, and the status of the normal answer."""
         if request.faults:
             return request, request.status or HTTPStatus.BAD_REQUEST
+        if wire is not None:
+            request = replace(request, wire=name_of(wire))
         if request.method != "POST":
             return replace(request, faults=("the method is not POST",)), HTTPStatus.NOT_FOUND
-        if request.path != self._wire.path:
-            return replace(request, faults=(f"the path is not {self._wire.path}",)), HTTPStatus.NOT_FOUND
-        if faults := self._wire.authorize(request.headers):
+        if wire is None:
+            paths = " or ".join(self._by_path)
+            return replace(request, faults=(f"the path is not {paths}",)), HTTPStatus.NOT_FOUND
+        if faults := wire.authorize(request.headers):
             return replace(request, faults=tuple(faults)), HTTPStatus.UNAUTHORIZED
-        messages, faults = self._wire.judge(request.headers, request.body)
-        status = HTTPStatus.BAD_REQUEST if faults else HTTPStatus.OK
-        return replace(request, messages=messages, faults=tuple(faults)), status
+        found = Judgement(*wire.judge(request.headers, request.body))
+        request = replace(request, messages=found.messages, faults=tuple(found.faults), warnings=tuple(found.warnings))
+        return request, found.status if found.faults else HTTPStatus.OK
 
-    def _record(self, request: Request, reply: Reply) -> Reply:
-        """Keep the request as `reply` says; return the reply with its body."""
+    def _record(self, request: Request, reply: Reply, wire: Wire) -> Reply:
+        """Keep the request as `reply` says; return the reply with all that it left open."""
+        answer = completed(reply, wire, request.messages)
         stored = reply.stores and not request.faults
+        refused = frozenset(reply.partial or ())
         with self._change:
             kept = replace(
                 request,
                 number=len(self._requests) + 1,
                 body=request.body if self._keep_bodies else b"",
-                status=reply.status if reply.answers else None,
+                status=answer.status if answer.answers else None,
                 stored=stored,
+                refused=tuple(index for index in range(len(request.messages)) if index in refused),
             )
             self._requests.append(kept)
             if stored:
-                self._messages.extend(request.messages)
+                self._stored += [(wire, one) for index, one in enumerate(request.messages) if index not in refused]
             self._changes += 1
             self._change.notify_all()
-        return replace(reply, body=self._wire.success) if reply.body is None and reply.succeeds else reply
+        return answer

@@ -7,20 +7,15 @@ because a test shall fail before production does.
 from __future__ import annotations
 
 import json
-import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .reading import content_type_faults, strict_json
+from .rules import date_time_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MAX_MESSAGES: Final = 100
-
-# RFC 3339's form. `fromisoformat` alone takes more or less of ISO 8601 depending on Python's version.
-_DATE_TIME: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.[0-9]+)?"
-    r"(Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-)
 
 
 class _Kind(NamedTuple):
@@ -62,22 +57,9 @@ def _object_problem(value: Any) -> str | None:
     return None if isinstance(value, dict) else "is not an object"
 
 
-def _timestamp_problem(value: Any) -> str | None:
-    if not isinstance(value, str):
-        return "is not a string"
-    if (parts := _DATE_TIME.fullmatch(value)) is None:
-        return "is not an ISO 8601 date-time with a zone"
-    moment, zone = parts.groups()
-    try:
-        datetime.fromisoformat(moment + zone.replace("Z", "+00:00"))
-    except ValueError:
-        return "is no date of the calendar"
-    return None
-
-
 _PROBLEMS: Final[dict[str, Callable[[Any], str | None]]] = {
     "messageId": _id_problem,
-    "timestamp": _timestamp_problem,
+    "timestamp": date_time_problem,
     "organizationId": _id_problem,
     "accountId": _id_problem,
     "userId": _id_problem,
@@ -90,7 +72,7 @@ _PROBLEMS: Final[dict[str, Callable[[Any], str | None]]] = {
 }
 
 
-class Vitally:
+class VitallyWire:
     """The wire of `POST /analytics/v1/batch`.
 
     Faults name fields and places, never values: a value may be personal, or the token.
@@ -99,6 +81,7 @@ class Vitally:
         api_token: The token that requests must carry, raw.
     """
 
+    name: Final = "vitally"
     path: Final = "/analytics/v1/batch"
     success: Final = b'{"message":"Success."}'
 
@@ -131,7 +114,7 @@ class Vitally:
         """
         faults = _header_faults(headers)
         try:
-            batch = _parse(body)
+            batch = strict_json(body)
         except (ValueError, RecursionError) as error:
             return [], [*faults, f"the body is not strict JSON in UTF-8: {error}"]
         if not isinstance(batch, list):
@@ -157,28 +140,10 @@ class Vitally:
 
 
 def _header_faults(headers: Mapping[str, str]) -> list[str]:
-    faults = []
-    media, _, parameters = headers.get("content-type", "").partition(";")
-    charset = parameters.replace(" ", "").lower()
-    if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
-        faults.append("Content-Type is not application/json")
+    faults = content_type_faults(headers)
     if "content-encoding" in headers:
         faults.append("Content-Encoding is not documented")
     return faults
-
-
-def _parse(body: bytes) -> Any:
-    """The JSON value of `body`; a `ValueError` also for what Python's parser lets pass."""
-
-    def constant(_: str) -> None:
-        raise ValueError("NaN and the infinities have no JSON form")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(fields := dict(pairs)) < len(pairs):
-            raise ValueError("an object has the same key twice")
-        return fields
-
-    return json.loads(body.decode(), parse_constant=constant, object_pairs_hook=unique)
 
 
 def _message_faults(message: Any) -> list[str]:
@@ -200,3 +165,7 @@ def _message_faults(message: Any) -> list[str]:
         if field in message and (problem := _PROBLEMS[field](message[field])):
             faults.append(f"{field} {problem}")
     return faults
+
+
+# The name that the class had while there was no other wire.
+Vitally = VitallyWire

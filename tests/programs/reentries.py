@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter
 from contextlib import suppress
 from itertools import count
 
@@ -224,15 +225,20 @@ ACTIONS = {
 }
 
 
-def callbacks(url, option, action):
-    """Use the client in one of its own callbacks, in the consumer's thread and after the end."""
+def callbacks(url, option):
+    """Use clients in their own callbacks, in the consumer's thread and after the end, in every way."""
+    say(**{action: in_callback(url, option, use) for action, use in ACTIONS.items()})
+
+
+def in_callback(url, option, use):
+    """Use one client in one of its callbacks; what came of it."""
     acted, deadline = [], time.monotonic() + 10
 
     def callback(given):
         if len(acted) < 5:
             began = time.monotonic()
             acted.append(0.0)
-            ACTIONS[action](client)
+            use(client)
             acted[-1] = max(acted[-1], time.monotonic() - began)
         return given
 
@@ -247,13 +253,13 @@ def callbacks(url, option, action):
     second = client.flush(5)
     last = client.shutdown(5)
     client.track("", "invalid after the end")
-    say(
-        free=is_free(client),
-        flushed=not (first.timed_out or second.timed_out or last.timed_out or last.pending),
-        acted=len(acted),
-        longest=max(acted, default=None),
+    return {
+        "free": is_free(client),
+        "flushed": not (first.timed_out or second.timed_out or last.timed_out or last.pending),
+        "acted": len(acted),
+        "longest": max(acted, default=None),
         **books(client),
-    )
+    }
 
 
 def throw(thread, exception):
@@ -337,21 +343,23 @@ def consumer_killed_in_request(url):
 
 
 class Thrower:
-    """Throws once: at the n-th point in the package at which the interpreter lets exceptions from outside in.
+    """Throws once: at a new point of those in the package at which the interpreter lets exceptions from outside in.
 
-    These points are the entries of functions, the returns from C, the turns of loops, and on Python 3.10 every return.
+    These points are the entries of functions, the returns from C, the turns of loops, and on Python 3.10 every return;
+    each is new when it is passed for the first and for the second time.
 
     Args:
         exception: What to throw.
-        number: At which of those points.
+        known: The points at which something was thrown before; the new one is added.
         consumer: Whether into the consumer's thread; if not, into the calling one.
     """
 
     RETURNS = {"call", "c_return"} | ({"return"} if sys.version_info < (3, 11) else set())
 
-    def __init__(self, exception, number, *, consumer=False):
+    def __init__(self, exception, known, *, consumer=False):
         self.place = self.thread = None
-        self._exception, self._left = exception, number
+        self._exception, self._known = exception, known
+        self._passed = Counter()
         self._module = threading if consumer else sys
         self._lines = {}
 
@@ -391,11 +399,13 @@ class Thrower:
         return self._trace
 
     def _pass(self, frame, what):
-        self._left -= 1
-        if not self._left:
-            name = frame.f_code.co_filename.rpartition("analytics_batcher/")[2]
-            self.place = f"{name}:{frame.f_lineno} {frame.f_code.co_name} ({what})"
-            self.thread = threading.current_thread()
+        name = frame.f_code.co_filename.rpartition("analytics_batcher/")[2]
+        place = f"{name}:{frame.f_lineno} {frame.f_code.co_name} ({what})"
+        self._passed[place] += 1
+        point = (place, self._passed[place])
+        if self._passed[place] <= 2 and point not in self._known:
+            self._known.add(point)
+            self.place, self.thread = place, threading.current_thread()
             sys.setprofile(None)
             sys.settrace(None)
             raise self._exception
@@ -428,58 +438,54 @@ CALLS = {
 }
 
 
-def thrown_everywhere(url, call, background, when_full, room):
-    """Throw into a call at each point where that can happen, each time with a new client."""
-    wrong, points, delivered = {}, 0, 0
+def thrown_everywhere(url, calls, background, when_full, room):
+    """Throw into calls at each point where that can happen, each time with a new client."""
+    wrong, points, delivered = {}, set(), 0
     gc.freeze()
     gc.disable()  # no finalizer of an earlier client may come between
-    while len(wrong) < 10:
-        gc.collect()
-        client = unkept_client(
-            url,
-            background=background == "thread",
-            when_full=when_full,
-            max_queue_messages=int(room),
-            flush_interval=60,
-            verify=False,  # no certificates to load, and none needed
-            on_drop=lambda _: None,
-        )
-        accepted = 0
-        if call != "track" or int(room) < 10:
-            accepted = track(client, "before", 3)
-        with Thrower(Interrupt, points + 1) as thrower, suppress(Interrupt):
-            CALLS[call](client)
-        if thrower.place is None:
-            client.shutdown()
+    for call in calls.split("+"):
+        place = call
+        while place and len(wrong) < 10:
+            gc.collect()
+            client = unkept_client(
+                url,
+                background=background == "thread",
+                when_full=when_full,
+                max_queue_messages=int(room),
+                flush_interval=60,
+                verify=False,  # no certificates to load, and none needed
+                on_drop=lambda _: None,
+            )
+            accepted = 0
+            if call != "track" or int(room) < 10:
+                accepted = track(client, "before", 3)
+            with Thrower(Interrupt, points) as thrower, suppress(Interrupt):
+                CALLS[call](client)
+            place = thrower.place
+            found = aftermath(client, accepted)
+            if found:
+                wrong[place or call] = found
             delivered += client.stats().delivered
-            break
-        points += 1
-        found = aftermath(client, accepted)
-        if found:
-            wrong[f"{points}: {thrower.place}"] = found
-        delivered += client.stats().delivered
-    say(points=points, wrong=wrong, delivered=delivered)
+    say(points=len(points), wrong=wrong, delivered=delivered)
 
 
 def killed_everywhere(url):
     """Kill the consumer's thread at each point where that can happen, while it delivers two batches and waits."""
-    wrong, points, delivered, missed, pause = {}, 0, 0, 0, threading.Event()
+    wrong, points, delivered, missed, pause = {}, set(), 0, 0, threading.Event()
     while len(wrong) < 10 and missed < 3:
         client = unkept_client(url, batch_messages=2, flush_interval=0.001, verify=False)
-        with Thrower(SystemExit, points + 1, consumer=True) as thrower:
+        with Thrower(SystemExit, points, consumer=True) as thrower:
             accepted = track(client, "before", 3)
             end = time.monotonic() + 2
             while not thrower.is_over(client) and time.monotonic() < end:
                 pause.wait(0.0005)  # the end of a thread tells nobody, and a flush would start another one
         if thrower.place is None:
             missed += 1  # how often the consumer looks is not the same each time
-        else:
-            points += 1
         found = aftermath(client, accepted)
         if found:
-            wrong[f"{points}: {thrower.place}"] = found
+            wrong[thrower.place or "nowhere"] = found
         delivered += client.stats().delivered
-    say(points=points, wrong=wrong, delivered=delivered)
+    say(points=len(points), wrong=wrong, delivered=delivered)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""The default client, for scripts and for code that cannot hold an instance."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .calls import Calls
+from .client import Client
+from .stats import FlushResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .destinations import Destination
+
+
+class _Default(Calls):
+    """Hands every call to the configured client. `_client` is replaced in single assignments."""
+
+    def __init__(self) -> None:
+        self._client: Client | None = None
+        self._warned = False
+
+    def configure(self, destination: Destination | Sequence[Destination] | None = None, **options: Any) -> Client:
+        """Build the default client, and shut an earlier one down.
+
+        Args:
+            destination: As for `Client`; `None`: as `Client.from_env` reads the environment.
+            options: Those of `Client`.
+
+        Returns:
+            The client, which the functions of this package use from now on.
+
+        Raises:
+            ValueError: If a setting is wrong; an earlier client then stays.
+        """
+        client = Client.from_env(**options) if destination is None else Client(destination, **options)
+        earlier, self._client = self._client, client
+        if earlier is not None:
+            earlier.shutdown()
+        return client
+
+    def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any) -> bool:
+        client = self._client
+        return client._accept(message, timestamp, message_id) if client is not None else self._warn()  # noqa: SLF001 - of one mind with it
+
+    def enqueue(self, message: Any, *, to: str | None = None) -> bool:
+        """As `Client.enqueue`."""
+        client = self._client
+        return client.enqueue(message, to=to) if client is not None else self._warn()
+
+    def flush(self, timeout: float = 10.0) -> FlushResult:
+        """As `Client.flush`; without a client there is nothing to do."""
+        client = self._client
+        return client.flush(timeout) if client is not None else FlushResult()
+
+    def shutdown(self, timeout: float | None = None) -> FlushResult:
+        """As `Client.shutdown`; without a client there is nothing to do."""
+        client = self._client
+        return client.shutdown(timeout) if client is not None else FlushResult()
+
+    def _warn(self) -> bool:
+        if not self._warned:
+            self._warned = True
+            with suppress(Warning):  # where warnings are errors, a call must not raise all the same
+                text = "analytics_batcher is not configured: calls do nothing until analytics_batcher.configure(...)"
+                warnings.warn(text, RuntimeWarning, stacklevel=5)
+        return False
+
+
+_default = _Default()
+
+configure = _default.configure
+identify = _default.identify
+track = _default.track
+account = _default.account
+organization = _default.organization
+custom_object = _default.custom_object
+unlink = _default.unlink
+page = _default.page
+screen = _default.screen
+alias = _default.alias
+enqueue = _default.enqueue
+flush = _default.flush
+shutdown = _default.shutdown

@@ -1,0 +1,153 @@
+"""A client's settings out of the environment."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from .destinations.customerio import CustomerIO
+from .destinations.segment import Segment
+from .destinations.vitally import Vitally
+from .retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .destinations import Destination
+
+PREFIX: Final = "ANALYTICS_BATCHER_"
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_WHOLE: Final = frozenset({"batch_messages", "batch_bytes", "message_bytes"})
+_HOOKS: Final = frozenset({"before_send", "on_drop", "on_delivery", "default"})
+
+
+def read(environment: Mapping[str, str], options: Mapping[str, Any]) -> tuple[list[Destination], dict[str, Any]]:
+    """The destinations and the options that the environment names.
+
+    Args:
+        environment: Its variables.
+        options: The names of `Client`'s options, each with its default.
+
+    Returns:
+        The destinations, and those options that are set.
+
+    Raises:
+        ValueError: If a variable is missing, unknown, or its value cannot be read; it names the variable.
+    """
+    reader = _Reader(environment)
+    destinations = reader.destinations()
+    chosen = {}
+    for name, default in options.items():
+        text = reader.take(name.upper())
+        if name in _HOOKS and text is not None:
+            raise ValueError(f"{PREFIX}{name.upper()}: a function cannot be given in the environment")
+        if text is not None and name != "retry":
+            chosen[name] = _value(name, text, default)
+    retry = reader.retry()
+    if retry is not None:
+        chosen["retry"] = retry
+    reader.finish()
+    return destinations, chosen
+
+
+class _Reader:
+    """Reads variables, and knows which of them nobody asked for."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._left = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+
+    def take(self, name: str) -> str | None:
+        return self._left.pop(PREFIX + name, None)
+
+    def need(self, name: str) -> str:
+        value = self.take(name)
+        if not value:
+            raise ValueError(f"{PREFIX}{name} is not set")
+        return value
+
+    def destinations(self) -> list[Destination]:
+        kinds = [kind.strip() for kind in self.need("DESTINATION").split(",")]
+        base_url = self.take("BASE_URL")
+        if base_url is not None and len(kinds) > 1:
+            raise ValueError(f"{PREFIX}BASE_URL: allowed with one destination only")
+        given: dict[str, Any] = {} if base_url is None else {"base_url": base_url}
+        unknown = [kind for kind in kinds if kind not in _KINDS]
+        if unknown:
+            raise ValueError(f"{PREFIX}DESTINATION={unknown[0]!r}: allowed is {' or '.join(map(repr, _KINDS))}")
+        return [_KINDS[kind](self, given) for kind in kinds]
+
+    def retry(self) -> Retry | None:
+        given: dict[str, Any] = {}
+        for name, default in (("base", 0.5), ("cap", 60.0), ("jitter", "full"), ("max_age", 0.0)):
+            text = self.take(f"RETRY_{name.upper()}")
+            if text is not None:
+                given[name] = text if text == "auto" else _value(f"retry_{name}", text, default)
+        return Retry(**given) if given else None
+
+    def finish(self) -> None:
+        if self._left:
+            # Its value may be a secret under a misspelt name.
+            raise ValueError(f"{min(self._left)}: there is no such setting")
+
+
+def _vitally(reader: _Reader, given: dict[str, Any]) -> Destination:
+    subdomain = reader.take("VITALLY_SUBDOMAIN")
+    return Vitally(subdomain, api_token=reader.need("VITALLY_API_TOKEN"), **given)
+
+
+def _customerio(reader: _Reader, given: dict[str, Any]) -> Destination:
+    region = reader.take("CUSTOMERIO_REGION") or "us"
+    site_id, api_key = reader.need("CUSTOMERIO_SITE_ID"), reader.need("CUSTOMERIO_API_KEY")
+    return CustomerIO(site_id, api_key, region=region, **given)
+
+
+def _segment(reader: _Reader, given: dict[str, Any]) -> Destination:
+    return Segment(reader.need("SEGMENT_WRITE_KEY"), **given)
+
+
+_KINDS: Final[dict[str, Callable[[_Reader, dict[str, Any]], Destination]]] = {
+    "vitally": _vitally,
+    "customerio": _customerio,
+    "segment": _segment,
+}
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    """A variable's text as a value of the kind that the option's default has."""
+    try:
+        return _parsed(name, text.strip(), default)
+    except ValueError:
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "another value")
+        raise ValueError(f"{PREFIX}{name.upper()}={text!r}: allowed is {wanted}") from None
+
+
+def _parsed(name: str, text: str, default: Any) -> Any:
+    lowered = text.lower()
+    parsed: Any = text
+    if lowered in {"none", ""}:
+        return None
+    if name == "timeout" and "," in text:
+        connect, reading = text.split(",")
+        parsed = float(connect), float(reading)
+    elif name in _WHOLE or type(default) is int:
+        parsed = int(text)
+    elif type(default) is float:
+        parsed = float(text)
+    elif lowered in _TRUE or lowered in _FALSE:
+        parsed = lowered in _TRUE
+    elif (type(default) is bool or name == "gzip") and name != "verify":
+        raise ValueError
+    return parsed
+
+
+def options_of(client: type) -> dict[str, Any]:
+    """The names of a client class's options, each with its default."""
+    parameters = inspect.signature(client).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def variables() -> Mapping[str, str]:
+    """The process's own environment."""
+    return os.environ
