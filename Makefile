@@ -32,8 +32,8 @@ $(VENV)/.bench: $(VENV)/.core
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
-demo: $(VENV)/.core ## Run the main job against a local receiver (FAULTS=1: with faults injected)
-	@$(BIN)/python -m analytics_batcher demo $(if $(filter-out 0,$(FAULTS)),--faults)
+demo: $(VENV)/.core ## Run the main job against a local receiver (TO=vitally|customerio|segment|all, FAULTS=1: with faults)
+	@$(BIN)/python -m analytics_batcher demo $(if $(TO),--to $(TO)) $(if $(filter-out 0,$(FAULTS)),--faults)
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
-from .lanes import Lane, all_of, drain_all
+from .lanes import Lane, all_of, end_all, flush_all
 from .message import encode, normalise, wire_bytes
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from .destinations import Destination
     from .direct import BatchResult
-    from .pipeline import Pipeline
     from .stats import Delivery, Drop
 
 _FULL: Final = "no room in the queue"
@@ -129,7 +128,7 @@ class Client(Calls):
         self._options = options
         if enabled:
             for lane in self._lanes:
-                lane.pipeline.watch(self)
+                lane.pipeline.watch(self, end_all)
         else:
             self._accept = _ignore  # type: ignore[method-assign]
             self.enqueue = _ignore  # type: ignore[method-assign]
@@ -149,10 +148,9 @@ class Client(Calls):
         Raises:
             ValueError: If a variable is missing, unknown or wrong; it names the variable.
         """
-        from .environment import options_of, read, variables  # noqa: PLC0415 - not for those who never call it
+        from .environment import make  # noqa: PLC0415 - not for those who never call it
 
-        destinations, given = read(variables(), options_of(cls))
-        return cls(destinations, **{**given, **options})
+        return make(cls, options)
 
     def __repr__(self) -> str:
         shown = [lane.destination for lane in self._lanes]
@@ -237,14 +235,16 @@ class Client(Calls):
         record = new_head(flags) + body
         refused = []
         accepted = False
+        deadline = 0.0
         for lane in lanes:
             unfit = None if flags & NATIVE else lane.check(message)
             if unfit is None and len(body) > lane.plain_bytes and wire_bytes(body, flags) > lane.message_bytes:
                 unfit = DropReason.TOO_LARGE, f"{wire_bytes(body, flags)} bytes; allowed are {lane.message_bytes}"
             if unfit is None:
                 reason = lane.buffer.put(record)
-                if reason is not None:
-                    reason = self._put_when_room(lane, record, reason)
+                if reason is DropReason.QUEUE_FULL and self._block_timeout:
+                    deadline = deadline or time.monotonic() + self._block_timeout
+                    reason = self._put_when_room(lane, record, deadline)
                 if reason is None:
                     accepted = True
                     if lane.pipeline.cold:
@@ -254,9 +254,9 @@ class Client(Calls):
             refused.append((lane, *unfit))
         return accepted if not refused else self._refuse(refused, record, accepted=accepted)
 
-    def _put_when_room(self, lane: Lane, record: bytes, reason: DropReason | None) -> DropReason | None:
-        deadline = time.monotonic() + self._block_timeout
-        while reason is DropReason.QUEUE_FULL and self._block_timeout and not lane.pipeline.is_runner:
+    def _put_when_room(self, lane: Lane, record: bytes, deadline: float) -> DropReason | None:
+        reason: DropReason | None = DropReason.QUEUE_FULL
+        while reason is DropReason.QUEUE_FULL and not any(one.pipeline.is_runner for one in self._lanes):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
@@ -311,9 +311,7 @@ class Client(Calls):
             ValueError: If `timeout` is no number of at least 0.
         """
         deadline = time.monotonic() + number("timeout", timeout, at_least=0)
-        pipelines = self._pipelines
-        late = drain_all(pipelines, deadline, patient=True)
-        return together([one.result(timed_out=one in late) for one in pipelines])
+        return together(flush_all([(lane.pipeline, deadline) for lane in self._lanes]))
 
     def shutdown(self, timeout: float | None = None) -> FlushResult:
         """Refuse further messages, deliver what was accepted, and end.
@@ -332,11 +330,7 @@ class Client(Calls):
         """
         seconds = self._shutdown_timeout if timeout is None else number("timeout", timeout, at_least=0)
         deadline = time.monotonic() + seconds
-        pipelines = self._pipelines
-        for pipeline in pipelines:  # all of them first: none of them takes messages while another one drains
-            pipeline.close()
-        late = drain_all(pipelines, deadline, patient=False)
-        return together([one.stop(timed_out=one in late) for one in pipelines])
+        return together(end_all([(lane.pipeline, deadline) for lane in self._lanes]))
 
     async def aflush(self, timeout: float = 10.0) -> FlushResult:
         """`flush`, without blocking the event loop."""
@@ -360,11 +354,7 @@ class Client(Calls):
 
     def stats(self) -> Stats:
         """The figures of this client, at this moment."""
-        return total({pipeline.name: pipeline.stats() for pipeline in self._pipelines})
-
-    @property
-    def _pipelines(self) -> list[Pipeline]:
-        return [lane.pipeline for lane in self._lanes]
+        return total({lane.pipeline.name: lane.pipeline.stats() for lane in self._lanes})
 
 
 def _ignore(*_: object, **__: object) -> bool:

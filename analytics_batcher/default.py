@@ -44,12 +44,14 @@ class _Default(Calls):
 
     def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any) -> bool:
         client = self._client
-        return client._accept(message, timestamp, message_id) if client is not None else self._warn()  # noqa: SLF001 - of one mind with it
+        if client is None:
+            return self._warn(4)
+        return client._accept(message, timestamp, message_id)  # noqa: SLF001 - it is the same kind of thing
 
     def enqueue(self, message: Any, *, to: str | None = None) -> bool:
         """As `Client.enqueue`."""
         client = self._client
-        return client.enqueue(message, to=to) if client is not None else self._warn()
+        return client.enqueue(message, to=to) if client is not None else self._warn(3)
 
     def flush(self, timeout: float = 10.0) -> FlushResult:
         """As `Client.flush`; without a client there is nothing to do."""
@@ -61,12 +63,12 @@ class _Default(Calls):
         client = self._client
         return client.shutdown(timeout) if client is not None else FlushResult()
 
-    def _warn(self) -> bool:
+    def _warn(self, level: int) -> bool:
         if not self._warned:
             self._warned = True
             with suppress(Warning):  # where warnings are errors, a call must not raise all the same
                 text = "analytics_batcher is not configured: calls do nothing until analytics_batcher.configure(...)"
-                warnings.warn(text, RuntimeWarning, stacklevel=5)
+                warnings.warn(text, RuntimeWarning, stacklevel=level)
         return False
 
 

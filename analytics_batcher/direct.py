@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .options import Options
 
 _SUCCESS: Final = range(200, 300)
+_PARTLY: Final = 207
 _BODY_CHARACTERS: Final = 1_000
 
 
@@ -64,8 +65,11 @@ def send_batch(destination: Destination, messages: Any, options: Options) -> Bat
     finally:
         transport.close()
     if answer.status not in _SUCCESS:
-        text = printable(answer.body, _BODY_CHARACTERS, hide=destination.secrets)
+        text = printable(answer.body, _BODY_CHARACTERS, hide=destination.secrets)[:_BODY_CHARACTERS]
         raise InvalidResponse(f"HTTP {answer.status}", answer.status, text)
+    if answer.truncated and answer.status == _PARTLY:
+        text = answer.body.decode("utf-8", "replace")
+        return BatchResult(answer.status, text, ("there are more errors than can be read",))
     said = read_json(answer)
     if said is None:
         return BatchResult(answer.status, answer.body.decode("utf-8", "replace"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import TYPE_CHECKING, Any, Final
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .destinations.customerio import CustomerIO
 from .destinations.segment import Segment
@@ -12,44 +14,54 @@ from .destinations.vitally import Vitally
 from .retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from .destinations import Destination
 
+AnyClient = TypeVar("AnyClient")
 PREFIX: Final = "ANALYTICS_BATCHER_"
+_FIRST_WORD: Final = re.compile(r"(?:Retry\.)?(\w+)")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _WHOLE: Final = frozenset({"batch_messages", "batch_bytes", "message_bytes"})
 _HOOKS: Final = frozenset({"before_send", "on_drop", "on_delivery", "default"})
 
 
-def read(environment: Mapping[str, str], options: Mapping[str, Any]) -> tuple[list[Destination], dict[str, Any]]:
-    """The destinations and the options that the environment names.
+def make(client: Callable[..., AnyClient], options: Mapping[str, Any]) -> AnyClient:
+    """Make a client as the environment says.
 
     Args:
-        environment: Its variables.
-        options: The names of `Client`'s options, each with its default.
-
-    Returns:
-        The destinations, and those options that are set.
+        client: Its class.
+        options: Options that come before those of the environment.
 
     Raises:
-        ValueError: If a variable is missing, unknown, or its value cannot be read; it names the variable.
+        ValueError: If a variable is missing, unknown, or its value is wrong; it names the variable.
     """
-    reader = _Reader(environment)
+    reader = _Reader(os.environ)
     destinations = reader.destinations()
     chosen = {}
-    for name, default in options.items():
+    for name, default in _options_of(client).items():
         text = reader.take(name.upper())
-        if name in _HOOKS and text is not None:
-            raise ValueError(f"{PREFIX}{name.upper()}: a function cannot be given in the environment")
-        if text is not None and name != "retry":
+        if text is not None:
             chosen[name] = _value(name, text, default)
     retry = reader.retry()
     if retry is not None:
         chosen["retry"] = retry
     reader.finish()
-    return destinations, chosen
+    with _naming({name: name.upper() for name in chosen.keys() - options.keys()}):
+        return client(destinations, **{**chosen, **options})
+
+
+@contextmanager
+def _naming(variables: Mapping[str, str]) -> Iterator[None]:
+    """Say the variable in errors that name a setting, as all of them do in their first word."""
+    try:
+        yield
+    except ValueError as error:
+        setting = _FIRST_WORD.match(str(error))
+        if setting is None or setting[1] not in variables:
+            raise
+        raise ValueError(f"{PREFIX}{variables[setting[1]]}: {error}") from None
 
 
 class _Reader:
@@ -76,6 +88,8 @@ class _Reader:
         unknown = [kind for kind in kinds if kind not in _KINDS]
         if unknown:
             raise ValueError(f"{PREFIX}DESTINATION={unknown[0]!r}: allowed is {' or '.join(map(repr, _KINDS))}")
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"{PREFIX}DESTINATION={','.join(kinds)!r}: allowed is each name once")
         return [_KINDS[kind](self, given) for kind in kinds]
 
     def retry(self) -> Retry | None:
@@ -83,8 +97,10 @@ class _Reader:
         for name, default in (("base", 0.5), ("cap", 60.0), ("jitter", "full"), ("max_age", 0.0)):
             text = self.take(f"RETRY_{name.upper()}")
             if text is not None:
-                given[name] = text if text == "auto" else _value(f"retry_{name}", text, default)
-        return Retry(**given) if given else None
+                plain = text == "auto" or isinstance(default, str)
+                given[name] = text if plain else _value(f"retry_{name}", text, default)
+        with _naming({name: f"RETRY_{name.upper()}" for name in given}):
+            return Retry(**given) if given else None
 
     def finish(self) -> None:
         if self._left:
@@ -93,18 +109,23 @@ class _Reader:
 
 
 def _vitally(reader: _Reader, given: dict[str, Any]) -> Destination:
-    subdomain = reader.take("VITALLY_SUBDOMAIN")
-    return Vitally(subdomain, api_token=reader.need("VITALLY_API_TOKEN"), **given)
+    subdomain, api_token = reader.take("VITALLY_SUBDOMAIN"), reader.need("VITALLY_API_TOKEN")
+    names = {"Vitally": "VITALLY_SUBDOMAIN", "subdomain": "VITALLY_SUBDOMAIN", "api_token": "VITALLY_API_TOKEN"}
+    with _naming({**names, "base_url": "BASE_URL"}):
+        return Vitally(subdomain, api_token=api_token, **given)
 
 
 def _customerio(reader: _Reader, given: dict[str, Any]) -> Destination:
     region = reader.take("CUSTOMERIO_REGION") or "us"
     site_id, api_key = reader.need("CUSTOMERIO_SITE_ID"), reader.need("CUSTOMERIO_API_KEY")
-    return CustomerIO(site_id, api_key, region=region, **given)
+    names = {"site_id": "CUSTOMERIO_SITE_ID", "api_key": "CUSTOMERIO_API_KEY", "region": "CUSTOMERIO_REGION"}
+    with _naming({**names, "base_url": "BASE_URL"}):
+        return CustomerIO(site_id, api_key, region=region, **given)
 
 
 def _segment(reader: _Reader, given: dict[str, Any]) -> Destination:
-    return Segment(reader.need("SEGMENT_WRITE_KEY"), **given)
+    with _naming({"write_key": "SEGMENT_WRITE_KEY", "base_url": "BASE_URL"}):
+        return Segment(reader.need("SEGMENT_WRITE_KEY"), **given)
 
 
 _KINDS: Final[dict[str, Callable[[_Reader, dict[str, Any]], Destination]]] = {
@@ -116,10 +137,15 @@ _KINDS: Final[dict[str, Callable[[_Reader, dict[str, Any]], Destination]]] = {
 
 def _value(name: str, text: str, default: Any) -> Any:
     """A variable's text as a value of the kind that the option's default has."""
+    if name in _HOOKS:
+        raise ValueError(f"{PREFIX}{name.upper()}: a function cannot be given in the environment")
+    if name == "retry":
+        raise ValueError(f"{PREFIX}RETRY={text!r}: allowed are {PREFIX}RETRY_BASE and its like, one for each part")
     try:
         return _parsed(name, text.strip(), default)
     except ValueError:
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "another value")
+        wanted = "a whole number" if name in _WHOLE or type(default) is int else "a number"
+        wanted = "true or false" if type(default) is bool or name == "gzip" else wanted
         raise ValueError(f"{PREFIX}{name.upper()}={text!r}: allowed is {wanted}") from None
 
 
@@ -142,12 +168,7 @@ def _parsed(name: str, text: str, default: Any) -> Any:
     return parsed
 
 
-def options_of(client: type) -> dict[str, Any]:
+def _options_of(client: Callable[..., object]) -> dict[str, Any]:
     """The names of a client class's options, each with its default."""
     parameters = inspect.signature(client).parameters.values()
     return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def variables() -> Mapping[str, str]:
-    """The process's own environment."""
-    return os.environ

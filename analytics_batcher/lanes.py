@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .message import wire_bytes
-from .settings import shown
 
 if TYPE_CHECKING:
     from .batch import Limits
     from .destinations import Destination
     from .pipeline import Pipeline
+    from .stats import FlushResult
 
 _PLAIN_EXTRA = wire_bytes(b"", 0)
 
@@ -55,8 +55,9 @@ def all_of(destination: Any, *, gzip: bool | None) -> tuple[Destination, ...]:
     """
     several = tuple(destination) if isinstance(destination, Sequence) else (destination,)
     for one in several:
-        if not hasattr(one, "verdict") or not hasattr(one, "wire"):
-            raise ValueError(f"destination={shown(one)}: allowed is Vitally(...), CustomerIO(...), Segment(...)")
+        if isinstance(one, type) or not hasattr(one, "verdict") or not hasattr(one, "wire"):
+            given = one.__name__ if isinstance(one, type) else type(one).__name__  # its value may hold a secret
+            raise ValueError(f"destination is {given}: allowed is Vitally(...), CustomerIO(...), Segment(...)")
     names = [one.name for one in several]
     if not several or len(set(names)) < len(names):
         raise ValueError(f"destination names {names}: allowed is at least one, each with a name of its own (name=...)")
@@ -65,27 +66,57 @@ def all_of(destination: Any, *, gzip: bool | None) -> tuple[Destination, ...]:
     return several
 
 
-def drain_all(pipelines: Sequence[Pipeline], deadline: float, *, patient: bool) -> list[Pipeline]:
-    """Drain several pipelines within one deadline.
+def drain_all(deadlines: Sequence[tuple[Pipeline, float]], *, patient: bool) -> list[Pipeline]:
+    """Drain several pipelines at the same time, each until its deadline.
 
     Where no threads run them, each gets its share of the time that is left, so that one that hangs takes none of the
     others'; what a share was too short for is gone on with at the end.
 
     Args:
-        pipelines: The pipelines.
-        deadline: When to return, in seconds of the monotonic clock.
+        deadlines: The pipelines, and when to return, in seconds of the monotonic clock.
         patient: As for `Pipeline.drain`.
 
     Returns:
         Those that were not done by then.
     """
-    tickets = [(pipeline, pipeline.ticket()) for pipeline in pipelines]
+    tickets = [(pipeline, pipeline.begin_flush(), deadline) for pipeline, deadline in deadlines]
     late = []
-    for place, (pipeline, ticket) in enumerate(tickets):
-        if pipeline.buffer.settled_below() >= ticket:
-            continue
-        now = time.monotonic()
-        share = deadline if pipeline.runs_alone else now + max(deadline - now, 0.0) / (len(tickets) - place)
-        if pipeline.drain(ticket, share, patient=patient):
-            late.append((pipeline, ticket))
-    return [pipeline for pipeline, ticket in late if pipeline.drain(ticket, deadline, patient=patient)]
+    for place, (pipeline, ticket, deadline) in enumerate(tickets):
+        if pipeline.buffer.settled_below() < ticket:
+            now = time.monotonic()
+            share = now + max(deadline - now, 0.0) / (len(tickets) - place)
+            if pipeline.drain(ticket, deadline if pipeline.start() else share, patient=patient):
+                late.append((pipeline, ticket, deadline))
+    return [pipeline for pipeline, ticket, deadline in late if pipeline.drain(ticket, deadline, patient=patient)]
+
+
+def flush_all(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
+    """Flush several pipelines; in the thread of one of their consumers, where all of them would wait, at once.
+
+    Args:
+        deadlines: The pipelines, and when to return, in seconds of the monotonic clock.
+    """
+    if any(pipeline.is_runner for pipeline, _ in deadlines):
+        return _at_once(deadlines)
+    late = drain_all(deadlines, patient=True)
+    return [pipeline.result(timed_out=pipeline in late) for pipeline, _ in deadlines]
+
+
+def end_all(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
+    """Shut several pipelines down; in the thread of one of their consumers they go on with what waits, and then end.
+
+    Args:
+        deadlines: The pipelines, and when to give up what is left, in seconds of the monotonic clock.
+    """
+    for pipeline, _ in deadlines:  # all of them first: none takes messages while another one drains
+        pipeline.close()
+    if any(pipeline.is_runner for pipeline, _ in deadlines):
+        return _at_once(deadlines)
+    late = drain_all(deadlines, patient=False)
+    return [pipeline.stop(timed_out=pipeline in late) for pipeline, _ in deadlines]
+
+
+def _at_once(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
+    for pipeline, _ in deadlines:
+        pipeline.begin_flush()
+    return [pipeline.result(timed_out=pipeline.buffer.read().messages > 0) for pipeline, _ in deadlines]

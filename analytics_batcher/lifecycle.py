@@ -10,6 +10,8 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .pipeline import Pipeline
 
 _FINALIZE_PRIORITY: Final = -100
@@ -20,12 +22,19 @@ _watched: dict[int, Pipeline] = {}
 # All of them, those that ended too: their locks may be held by a thread that a forked child does not have.
 _known: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 _installed = False
+_end_all: Callable[[list[tuple[Pipeline, float]]], object] | None = None
 _finalizes_in = 0
 
 
-def watch(pipeline: Pipeline) -> None:
-    """See to a pipeline at exit and after a fork, until it is forgotten."""
-    global _installed  # noqa: PLW0603 - the process has one exit
+def watch(pipeline: Pipeline, end_all: Callable[[list[tuple[Pipeline, float]]], object]) -> None:
+    """See to a pipeline at exit and after a fork, until it is forgotten.
+
+    Args:
+        pipeline: The pipeline.
+        end_all: Shuts several down at the same time, each by its own deadline.
+    """
+    global _installed, _end_all  # noqa: PLW0603 - the process has one exit
+    _end_all = end_all
     if not _installed:
         _installed = True
         atexit.register(shut_down)
@@ -45,13 +54,9 @@ def forget(pipeline: Pipeline) -> None:
 
 def shut_down() -> None:
     """The exit hook: let every client deliver what it has, each within its own `shutdown_timeout`."""
-    started = time.monotonic()
-    pipelines = tuple(_watched.values())
-    for pipeline in pipelines:  # all of them first: their threads then work at the same time
-        pipeline.close()
-    for pipeline in pipelines:
-        deadline = started + pipeline.shutdown_timeout
-        pipeline.stop(timed_out=pipeline.drain(pipeline.ticket(), deadline, patient=False))
+    now = time.monotonic()
+    if _end_all is not None:
+        _end_all([(pipeline, now + pipeline.shutdown_timeout) for pipeline in tuple(_watched.values())])
 
 
 def _after_fork() -> None:

@@ -13,6 +13,8 @@ from .errors import DropReason
 from .stats import Dropped, FlushResult, Stats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .buffers import Buffer, Reading
     from .consumer import Consumer
     from .report import Reporter
@@ -86,9 +88,9 @@ class Pipeline:
         if self._closed:
             self.buffer.close()
 
-    def watch(self, owner: object) -> None:
-        """Be seen to at exit and after a fork, and when `owner` is collected."""
-        lifecycle.watch(self)
+    def watch(self, owner: object, end_all: Callable[[list[tuple[Pipeline, float]]], object]) -> None:
+        """Be seen to after a fork, when `owner` is collected, and at exit, by `end_all`."""
+        lifecycle.watch(self, end_all)
         weakref.finalize(owner, self.retire).atexit = False
 
     # Running
@@ -168,11 +170,6 @@ class Pipeline:
     # Flushing
 
     @property
-    def runs_alone(self) -> bool:
-        """Whether a thread runs the consumer, or can."""
-        return self.start()
-
-    @property
     def stopped(self) -> bool:
         """Whether no consumer will run again."""
         return self._stopped
@@ -182,15 +179,28 @@ class Pipeline:
         """Whether the calling thread is the one that runs the consumer."""
         return self._runner == _thread.get_ident()
 
-    def ticket(self) -> int:
-        """Take the ticket of what was accepted so far, for `drain`."""
-        return self.buffer.ticket()
+    def begin_flush(self) -> int:
+        """End the wait for company of what was accepted so far.
+
+        Returns:
+            The ticket that `drain` waits for.
+        """
+        ticket = self.buffer.ticket()
+        if self.buffer.settled_below() < ticket:
+            self._flush_below(ticket)
+            self.start()
+        return ticket
+
+    def _flush_below(self, ticket: int) -> None:
+        if self._consumer.flush_below < ticket:
+            self._consumer.flush_below = ticket
+            self.buffer.wake()
 
     def drain(self, ticket: int, deadline: float, *, patient: bool) -> bool:
         """Wait until everything accepted before the ticket is settled, or settle it here.
 
         Args:
-            ticket: What `ticket` returned.
+            ticket: What `begin_flush` returned.
             deadline: When to return, in seconds of the monotonic clock.
             patient: Whether to wait for the deadline although the next attempt lies beyond it.
 
@@ -201,9 +211,7 @@ class Pipeline:
             now = time.monotonic()
             if now >= deadline or self.is_runner or (not patient and self._consumer.not_before > deadline):
                 return True
-            if self._consumer.flush_below < ticket:  # in the loop: another flush may have set a lower one meanwhile
-                self._consumer.flush_below = ticket
-                self.buffer.wake()
+            self._flush_below(ticket)  # in the loop: another flush may have set a lower one meanwhile
             if self.start() or not self._run_here(ticket, deadline, patient=patient):
                 self._wait_for_runner(ticket, min(deadline - now, _LOOK))
         return False
@@ -270,9 +278,6 @@ class Pipeline:
 
     def stop(self, *, timed_out: bool) -> FlushResult:
         """Give up what could not be sent, report it, and let the thread end."""
-        if self.is_runner and not self._stopped:
-            # A callback shuts down: the consumer goes on with what waits, and then ends.
-            return self.result(timed_out=timed_out or self.buffer.read().messages > 0)
         self._stopped = True
         self.buffer.wake()
         left = self.buffer.abandon(DropReason.EXIT)

@@ -423,8 +423,7 @@ def test_operation_of_a_message(case):
         assert len(ulid) == 26
         expected = {**expected, "id": ulid}
     if timed(expected):
-        expected = {**expected, "timestamp": UUID(uuid_text(record)).int >> 80}
-        expected["timestamp"] //= 1000
+        expected = {**expected, "timestamp": (UUID(uuid_text(record)).int >> 80) // 1000}
         assert type(operation["timestamp"]) is int
     assert operation == expected
     assert violations(operation) == []
@@ -499,7 +498,6 @@ def test_call_leaves_its_arguments_alone(make_client, receiver):
         {"type": "alias", "previousId": "p", "userId": "u", "anonymousId": "x"},
         {"type": "organization", "organizationId": "o"},
         {"type": "customobjectinstance", "externalId": "e", "customObjectId": "c", "traits": {}},
-        {"type": "group"},
     ],
     ids=repr,
 )
@@ -578,9 +576,7 @@ def test_given_id_of_another_kind(given_id):
     digest = hashlib.sha256(given_id.encode()).digest()
     assert bits_of(operation["id"]) == int.from_bytes(digest[:16], "big")
     assert len(operation["id"]) == 26
-    assert operation == operation_of(CALLS["page"][1] | {"messageId": given_id}, ID_GIVEN) | {
-        "timestamp": operation["timestamp"]
-    }
+    assert operation_of(CALLS["track"][1] | {"messageId": given_id}, ID_GIVEN)["id"] == operation["id"]
 
 
 def test_given_id_of_what_has_none(make_client, receiver):
@@ -716,7 +712,8 @@ def test_vendors_own_operations(make_client, receiver):
     """The vendor's examples arrive unchanged, but for an id and a time on the event and a time on the identify."""
     client = make_client()
     before = json.dumps(OPERATIONS)
-    assert all([client.enqueue(operation) for operation in OPERATIONS])
+    for operation in OPERATIONS:
+        assert client.enqueue(operation)
     assert client.flush(5)
     assert json.dumps(OPERATIONS) == before
     (request,) = receiver.requests
@@ -785,6 +782,7 @@ def test_native_operation_goes_as_it_is(native, added):
     wire = destination().wire(record)
     assert wire.endswith(encode(native)[1:])
     assert set(json.loads(wire)) - set(native) == added
+    assert len(json.loads(wire, object_pairs_hook=list)) == len(native) + len(added)  # no field twice
     assert json.loads(wire) == json.loads(wire) | native
     if not added:
         assert wire == encode(native)
@@ -938,10 +936,9 @@ def test_secret_that_is_echoed_is_not_shown(status, secret, field):
 def test_secret_in_a_redirect_is_not_shown():
     """A server that repeats a secret in the host it redirects to does not get it into a log line."""
     one = CustomerIO("hunter1", "hunter2")
-    for secret in ("hunter1", "hunter2", b64encode(b"hunter1:hunter2").decode().rstrip("=")):
-        pair = f"{secret}==" if secret.startswith("aHV") else secret
+    for secret in ("hunter1", "hunter2", b64encode(b"hunter1:hunter2").decode()):
         detail = one.verdict(Answer(307, {"location": f"https://{secret}.evil.example/"})).detail
-        assert pair not in detail
+        assert secret.lower() not in detail.lower()
         assert "evil.example" in detail
 
 
@@ -1127,11 +1124,11 @@ def test_request_at_its_limit(receiver):
     one = destination(base_url=receiver.url)
     transport = Transport(timeout=5.0)
     sender = BatchSender(one, transport, one.limits, Retry())
-    rest = 500_000 - one.envelope - 15 * 31_001
+    rest = 500_000 - one.envelope - 16 * 30_001
     try:
         for last in (rest, rest + 1):
-            records = [record_of(padded(size)) for size in (*(15 * [31_000]), last)]
-            assert len(sender.send(records, None).delivered) == (16 if last == rest else 15)
+            records = [record_of(padded(size)) for size in (*(16 * [30_000]), last)]
+            assert len(sender.send(records, None).delivered) == (17 if last == rest else 16)
     finally:
         transport.close()
     assert [request.size for request in receiver.requests] == [500_000, 500_000 - rest - 1]

@@ -79,11 +79,13 @@ def _share(thread: int, tracks: int) -> Iterator[Call]:
     yield Call("organization", {"organization_id": organization, "traits": {"name": _HOLDINGS[thread]}})
     for number in range(thread, ACCOUNTS, THREADS):
         traits = {"name": _COMPANIES[number], "plan": chance.choice(("free", "team", "business")), "trial": False}
-        yield Call("account", {"account_id": _account(number), "organization_id": organization, "traits": traits})
+        # Who opened it: Segment has no account without a user.
+        ids = {"account_id": _account(number), "user_id": _user(number), "organization_id": organization}
+        yield Call("account", {**ids, "traits": traits})
     members = []
     for number in range(USERS):
         if number % ACCOUNTS % THREADS == thread:
-            member = {"user_id": f"user-{number + 1:03}", "account_id": _account(number % ACCOUNTS)}
+            member = {"user_id": _user(number), "account_id": _account(number % ACCOUNTS)}
             members.append(member)
             yield Call("identify", {**member, "traits": _person(chance, member["account_id"])})
     yield from _activity(chance, thread, members, tracks)
@@ -91,6 +93,10 @@ def _share(thread: int, tracks: int) -> Iterator[Call]:
 
 def _account(number: int) -> str:
     return f"account-{number + 1:02}"
+
+
+def _user(number: int) -> str:
+    return f"user-{number + 1:03}"
 
 
 def _person(chance: random.Random, account: str) -> dict[str, Any]:

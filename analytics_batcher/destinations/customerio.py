@@ -12,7 +12,7 @@ from ..batch import Limits
 from ..encoding import OPTIONS, dumps, loads
 from ..errors import DropReason
 from ..message import seconds_of, ulid_of_text
-from ..settings import shown
+from ..settings import allowed, shown
 from ..stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, flags_of, ulid_text, unix_seconds
 from ..text import printable
 from . import Action, Verdict, base_of, is_json_object, name_of, read_json, read_status, secret
@@ -27,7 +27,7 @@ _REGIONS: Final = {"us": "https://track.customer.io", "eu": "https://track-eu.cu
 # The vendor: under 500 kB a request and 32 kB an operation, decimal or binary unsaid; no number of operations.
 _LIMITS: Final = Limits(messages=10_000, bytes=500_000, message_bytes=32_000)
 _OBJECT_TYPE: Final = re.compile(r"[1-9][0-9]{0,18}")
-_DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+_DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)")
 _SHORTEST: Final = len("2026-01-02T03:04:05Z")
 _STAMPED: Final = frozenset({"event", "page", "screen"})
 _EVENTS: Final = {"track": "event", "page": "page", "screen": "screen"}
@@ -75,9 +75,8 @@ class CustomerIO:
         name: str | None = None,
         allow_http: bool = False,
     ) -> None:
-        if region not in _REGIONS:
-            raise ValueError(f"region={shown(region)}: allowed is 'us' or 'eu'")
-        base = _REGIONS[region] if base_url is None else base_of(base_url, allow_http=allow_http)
+        own = _REGIONS[allowed("region", region, tuple(_REGIONS))]
+        base = own if base_url is None else base_of(base_url, allow_http=allow_http)
         self.name = name_of(name, "customerio")
         self.url = base + _PATH
         self._account_type = _object_type("object_type_id", object_type_id)
@@ -145,6 +144,8 @@ class CustomerIO:
             if not is_json_object(answer):
                 detail = f"unexpected_response: {verdict.detail} with a body that is not Customer.io's"
                 return Verdict(Action.RETRY, detail)
+            if answer.truncated:  # its list of errors is longer than what was read of it
+                return Verdict(Action.SPLIT, f"{verdict.detail} with more errors than can be read at once")
             return replace(verdict, rejected={index: said for index, said in self._errors(answer) if index is not None})
         if 300 <= answer.status < 400:  # noqa: PLR2004 - redirects
             return replace(verdict, detail=f"{verdict.detail}: the workspace may be of another region")
@@ -256,7 +257,9 @@ def _stamped(record: bytes, body: bytes, flags: int) -> bytes:
     if flags & ID_GIVEN and flags & TIME_GIVEN:
         return body
     operation = loads(body)
-    action = operation.get("action") if operation.get("type") == "person" else None
+    action = operation.get("action")
+    if operation.get("type") != "person" or not isinstance(action, str):
+        return body  # the vendor judges it
     missing = []
     if action in _STAMPED and not flags & ID_GIVEN:
         missing.append(f'"id":"{ulid_text(record)}"')

@@ -30,6 +30,7 @@ _PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]*")
 # The vendor's: 2,500 messages and 500 kB a batch, 32 kB a message, decimal or binary unsaid.
 _LIMITS: Final = Limits(messages=2_500, bytes=500_000, message_bytes=32_000)
 _JITSU_ERROR: Final = re.compile(r"Message ID: ([A-Za-z0-9._-]+): ?(.*)", re.DOTALL)
+_NOT_OK: Final = re.compile(rb'\s*\{.{0,200}"ok"\s*:\s*false', re.DOTALL)
 _TYPES: Final = {
     "user": "identify",
     "track": "track",
@@ -173,6 +174,8 @@ class Segment:
             return replace(verdict, detail=f"{verdict.detail}: {printable(text, hide=self.secrets)}")
         if _is_page(answer):
             return Verdict(Action.RETRY, f"unexpected_response: {verdict.detail} with a page of HTML")
+        if answer.truncated and _NOT_OK.match(answer.body):  # its list of errors is longer than what was read of it
+            return Verdict(Action.SPLIT, f"{verdict.detail} with more than can be read at once")
         said = read_json(answer)
         if isinstance(said, dict) and said.get("ok") is False:
             return self._partial(verdict, said)
@@ -190,6 +193,9 @@ class Segment:
 
 
 def _is_page(answer: Answer) -> bool:
-    kind = answer.headers.get("content-type", "").lower()
-    start = answer.body[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return "html" in kind or start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
+    """Whether a 2xx came with a page of HTML, as from a captive portal; other kin answer text, JSON or nothing."""
+    body = answer.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    says_html = "html" in answer.headers.get("content-type", "").lower()
+    if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        return says_html  # nothing is inflated
+    return body.startswith(b"<") or (says_html and bool(body) and read_json(answer) is None)

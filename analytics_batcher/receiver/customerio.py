@@ -158,14 +158,8 @@ def _operation(value: Any) -> Iterator[str]:
     yield from rule(value)
 
 
-def _is_lost(operation: Any) -> bool:
-    """Whether a part of an event lies where the vendor does not look for it, which no answer will tell."""
-    return (
-        isinstance(operation, dict)
-        and "data" in operation
-        and (operation.get("type"), operation.get("action"))
-        in (("person", "event"), ("person", "page"), ("person", "screen"))
-    )
+def _is_event(operation: Mapping[str, Any]) -> bool:
+    return operation.get("type") == "person" and operation.get("action") in _EVENTS
 
 
 _ENVELOPE: Final = fields("batch", nothing, batch=array(anything, least=1))
@@ -222,7 +216,7 @@ class CustomerIOWire:
         warnings = [
             f"batch[{index}].data will be lost: what belongs to an event is its attributes"
             for index, operation in enumerate(batch)
-            if _is_lost(operation)
+            if isinstance(operation, dict) and _is_event(operation) and "data" in operation
         ]
         operations = [operation for operation in batch if isinstance(operation, dict)]
         return Judgement(operations, faults + found, warnings)
@@ -274,6 +268,5 @@ class CustomerIOWire:
             Its type and action, and its id within these; only events have an id, and so elsewhere the operation itself
             stands here.
         """
-        events = message["type"] == "person" and message["action"] in _EVENTS
-        own = message.get("id", message) if events else message
+        own = message.get("id", message) if _is_event(message) else message
         return f"{message['type']}/{message['action']}", json.dumps(own, sort_keys=True)
