@@ -9,7 +9,7 @@ from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
 from .lanes import Lane, all_of, end_all, flush_all
-from .message import encode, normalise, wire_bytes
+from .message import encode, normalise
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
 from .options import Options, limits_of
@@ -238,8 +238,8 @@ class Client(Calls):
         deadline = 0.0
         for lane in lanes:
             unfit = None if flags & NATIVE else lane.check(message)
-            if unfit is None and len(body) > lane.plain_bytes and wire_bytes(body, flags) > lane.message_bytes:
-                unfit = DropReason.TOO_LARGE, f"{wire_bytes(body, flags)} bytes; allowed are {lane.message_bytes}"
+            if unfit is None and len(body) > lane.plain_bytes:
+                unfit = lane.excess(body, flags)
             if unfit is None:
                 reason = lane.buffer.put(record)
                 if reason is DropReason.QUEUE_FULL and self._block_timeout:

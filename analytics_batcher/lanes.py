@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .errors import DropReason
 from .message import wire_bytes
+from .stamp import NATIVE
 
 if TYPE_CHECKING:
     from .batch import Limits
@@ -41,6 +43,13 @@ class Lane:
         self.message_bytes = limits.message_bytes
         self.plain_bytes = limits.message_bytes - _PLAIN_EXTRA
         self.buffer = pipeline.buffer
+
+    def excess(self, body: bytes, flags: int) -> tuple[DropReason, str] | None:
+        """Why a message is too large, if it is. What a native one still gets is known in the consumer only."""
+        size = len(body) if flags & NATIVE else wire_bytes(body, flags)
+        if size <= self.message_bytes:
+            return None
+        return DropReason.TOO_LARGE, f"{size} bytes; allowed are {self.message_bytes}"
 
 
 def all_of(destination: Any, *, gzip: bool | None) -> tuple[Destination, ...]:

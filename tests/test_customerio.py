@@ -1156,3 +1156,38 @@ def test_lower_limits(receiver):
         transport.close()
     assert list(outcome.delivered) == [0, 2, 3]
     assert [(loss.reason, list(loss.positions)) for loss in outcome.losses] == [(DropReason.TOO_LARGE, [1])]
+
+
+def test_two_errors_of_one_operation_are_both_told():
+    """A 207 may name an operation twice, or give no reason: neither is lost."""
+    errors = [
+        {"batch_index": 0, "field": "a", "message": "first"},
+        {"batch_index": 0, "field": "b", "message": "second"},
+        {"batch_index": 2},
+    ]
+    verdict = CustomerIO("site", "key").verdict(Answer(207, body=json.dumps({"errors": errors}).encode()))
+    assert verdict.rejected == {0: "a: first; b: second", 2: "refused"}
+
+
+def test_object_types_of_numbered_custom_objects():
+    """A custom object's id may be a number in the mapping, as it may be in the call."""
+    destination = CustomerIO("site", "key", object_types={3: "4"})
+    assert destination.check({"type": "customobjectinstance", "externalId": "x", "customObjectId": "3"}) is None
+
+
+def test_a_colon_in_the_site_id_is_refused():
+    """It would end the site id within the header; the error does not show it."""
+    with pytest.raises(ValueError, match="site_id") as caught:
+        CustomerIO("sesame:open", "key")
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_native_operation_is_measured_as_it_is():
+    """An operation that gets neither id nor time may use the whole limit."""
+    operation = {"type": "person", "action": "delete", "identifiers": {"id": ""}}
+    room = 32_000 - len(json.dumps(operation, separators=(",", ":")))
+    with Client(CustomerIO("site", "key", base_url="http://127.0.0.1:9"), background=False) as client:
+        assert client.enqueue({**operation, "identifiers": {"id": "x" * room}})
+        assert not client.enqueue({**operation, "identifiers": {"id": "x" * (room + 1)}})
+        assert client.stats().dropped == {"too_large": 1}
+        assert client.flush(0.1).pending == 1

@@ -911,3 +911,11 @@ def test_page_is_retried(make_client, receiver):
     result = client.flush(5)
     assert (result.delivered, result.pending, len(receiver.requests)) == (1, 0, 2)
     assert len(receiver.messages) == 1
+
+
+def test_jitsu_that_does_not_say_for_which_is_searched():
+    """If the errors name fewer messages than were refused, none of them is taken for delivered unseen."""
+    said = {"ok": False, "receivedEvents": 3, "okEvents": 1, "errors": ["Message ID: m1: bad", "something else"]}
+    verdict = Segment.jitsu("https://jitsu.example", "id:secret").verdict(Answer(200, body=json.dumps(said).encode()))
+    assert verdict.action is Action.REJECTED
+    assert not verdict.rejected_ids

@@ -83,11 +83,14 @@ class CustomerIO:
         if object_types is not None and not isinstance(object_types, Mapping):
             raise ValueError(f"object_types={shown(object_types)}: allowed is a mapping of names to types")
         types = dict(object_types or {})
-        self._types = {kind: _object_type(f"object_types[{kind!r}]", of_kind) for kind, of_kind in types.items()}
+        # An id of a custom object is made text in a call, and so it is here.
+        self._types = {str(kind): _object_type(f"object_types[{kind!r}]", of_kind) for kind, of_kind in types.items()}
         if not isinstance(convert_dates, bool):
             raise ValueError(f"convert_dates={shown(convert_dates)}: allowed is True or False")  # noqa: TRY004 - a setting
         self._convert = _converted if convert_dates else _as_it_is
-        pair = f"{secret('site_id', site_id)}:{secret('api_key', api_key)}"
+        if ":" in secret("site_id", site_id):
+            raise ValueError("site_id: allowed is text without a colon, which ends it in the header (it is not shown)")
+        pair = f"{site_id}:{secret('api_key', api_key)}"
         encoded = b64encode(pair.encode()).decode()
         self.secrets: tuple[str, ...] = (encoded, api_key, site_id)
         self._authorization = f"Basic {encoded}"
@@ -146,7 +149,11 @@ class CustomerIO:
                 return Verdict(Action.RETRY, detail)
             if answer.truncated:  # its list of errors is longer than what was read of it
                 return Verdict(Action.SPLIT, f"{verdict.detail} with more errors than can be read at once")
-            return replace(verdict, rejected={index: said for index, said in self._errors(answer) if index is not None})
+            rejected: dict[int, str] = {}
+            for index, said in self._errors(answer):
+                if index is not None:
+                    rejected[index] = f"{rejected[index]}; {said}" if index in rejected else said
+            return replace(verdict, rejected=rejected)
         if 300 <= answer.status < 400:  # noqa: PLR2004 - redirects
             return replace(verdict, detail=f"{verdict.detail}: the workspace may be of another region")
         said = "; ".join(said for _, said in self._errors(answer)[:3])
@@ -162,7 +169,7 @@ class CustomerIO:
         parts = [error.get(part) for part in ("reason", "field", "message")]
         text = ": ".join(part for part in parts if isinstance(part, str))
         known = isinstance(index, int) and not isinstance(index, bool)
-        return index if known else None, printable(text, hide=self.secrets)
+        return index if known else None, printable(text, hide=self.secrets) or "refused"
 
     def _person(self, message: Mapping[str, Any]) -> dict[str, Any]:
         identify: dict[str, Any] = {

@@ -182,13 +182,17 @@ class Segment:
         return verdict
 
     def _partial(self, verdict: Verdict, said: Mapping[str, Any]) -> Verdict:
-        """Jitsu's answer: `okEvents` of `receivedEvents`, and a line for each of the others."""
-        if not said.get("okEvents"):
-            return Verdict(Action.REJECTED, f"{verdict.detail}: ok is false, and none was taken")
+        """Jitsu's answer: `okEvents` of `receivedEvents`, and a line for each of the others.
+
+        If the lines do not name all of them, they are searched for: what is sent again keeps its id.
+        """
         errors = said.get("errors")
         lines = [line for line in errors if isinstance(line, str)] if isinstance(errors, list) else []
         found = [match for match in map(_JITSU_ERROR.match, lines) if match]
         ids = {match[1]: printable(match[2], hide=self.secrets) or "refused" for match in found}
+        taken, received = said.get("okEvents"), said.get("receivedEvents")
+        if not isinstance(taken, int) or not isinstance(received, int) or not taken or len(ids) < received - taken:
+            return Verdict(Action.REJECTED, f"{verdict.detail}: ok is false, and it does not say for which")
         return replace(verdict, rejected_ids=ids)
 
 
