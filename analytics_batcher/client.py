@@ -112,21 +112,27 @@ class Client(Calls):
             background=background,
             enabled=enabled,
         )
+        self._open(all_of(destination, gzip=gzip), options, (batch_messages, batch_bytes, message_bytes))
+
+    def _open(
+        self,
+        destinations: tuple[Destination, ...],
+        options: Options,
+        lowered: tuple[int | None, int | None, int | None],
+    ) -> None:
         # With the first client and not with this module; and never first in the consumer, as nothing can be imported
         # after a fork in the middle of an import, or while the process ends.
         from .assembly import assemble  # noqa: PLC0415
 
-        destinations = all_of(destination, gzip=gzip)
-        limits = [limits_of(one, batch_messages, batch_bytes, message_bytes) for one in destinations]
+        limits = [limits_of(one, *lowered) for one in destinations]
         self._lanes = tuple(
             Lane(one, own, assemble(one, own, options)) for one, own in zip(destinations, limits, strict=True)
         )
-        self._default = default
-        self._strict = strict
-        self._shutdown_timeout = shutdown_timeout
-        self._block_timeout = block_timeout if when_full == "block" else 0.0
         self._options = options
-        if enabled:
+        self._default = options.default
+        self._strict = options.strict
+        self._block_timeout = options.block_timeout if options.when_full == "block" else 0.0
+        if options.enabled:
             for lane in self._lanes:
                 lane.pipeline.watch(self, end_all)
         else:
@@ -328,7 +334,7 @@ class Client(Calls):
         Raises:
             ValueError: If `timeout` is no number of at least 0.
         """
-        seconds = self._shutdown_timeout if timeout is None else number("timeout", timeout, at_least=0)
+        seconds = self._options.shutdown_timeout if timeout is None else number("timeout", timeout, at_least=0)
         deadline = time.monotonic() + seconds
         return together(end_all([(lane.pipeline, deadline) for lane in self._lanes]))
 

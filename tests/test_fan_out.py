@@ -135,7 +135,7 @@ def test_each_destination_has_a_thread_of_its_own(fan_out):
 
 def test_figures_are_kept_for_each_destination_beside_their_sum(fan_out, vendors):
     """`stats()` is the sum of `stats().destinations`, and the law of conservation holds for each of them."""
-    vendors["segment"].decide = lambda _: Reply(500)
+    vendors["segment"].decide = vendors["customerio"].decide = lambda _: Reply(500)
     client = fan_out(retry=Retry(base=60, jitter="none"), flush_interval=0.01)
     assert track(client, 7) == 7
     client.page("u", "home")
@@ -144,8 +144,8 @@ def test_figures_are_kept_for_each_destination_beside_their_sum(fan_out, vendors
     parts = stats.destinations
     assert list(parts) == list(NAMES)
     assert all(balanced(part) for part in (stats, *parts.values()))
-    assert {name: part.delivered for name, part in parts.items()} == {"vitally": 7, "customerio": 8, "segment": 0}
-    assert {name: part.pending for name, part in parts.items()} == {"vitally": 0, "customerio": 0, "segment": 8}
+    assert {name: part.delivered for name, part in parts.items()} == {"vitally": 7, "customerio": 0, "segment": 0}
+    assert {name: part.pending for name, part in parts.items()} == {"vitally": 0, "customerio": 8, "segment": 8}
     assert {name: dict(part.dropped) for name, part in parts.items()} == {
         "vitally": {"unsupported": 1},
         "customerio": {},
@@ -160,7 +160,7 @@ def test_figures_are_kept_for_each_destination_beside_their_sum(fan_out, vendors
         assert getattr(stats, figure) == sum(getattr(part, figure) for part in parts.values()), figure
     assert stats.tracked == 24
     assert stats.dropped == {"unsupported": 1}
-    assert stats.last_error == parts["segment"].last_error
+    assert stats.last_error in {parts["customerio"].last_error, parts["segment"].last_error}
     assert stats.consumer_alive
 
 
@@ -212,9 +212,9 @@ def test_what_one_vendor_refuses_harms_it_alone(fan_out, vendors):
 # One that hangs
 
 
-@pytest.mark.parametrize("stuck", ["vitally", "segment"])
-def test_one_that_hangs_delays_nobody(fan_out, vendors, stuck):
+def test_one_that_hangs_delays_nobody(fan_out, vendors):
     """The two others receive 250 of 250 within 2 s, and `shutdown(1)` returns within 1.5 s and says what is left."""
+    stuck = "vitally"  # the first: whoever goes through them in turn meets it before the others
     vendors[stuck].decide = lambda _: HANGS
     others = [name for name in NAMES if name != stuck]
     client = fan_out()
@@ -241,8 +241,8 @@ def test_a_flush_gives_everyone_its_time_within_one_deadline(fan_out, vendors, s
     client = fan_out(background=background, flush_interval=30)
     assert track(client, 5) == 5
     begun = time.monotonic()
-    result = client.flush(0.5)
-    assert time.monotonic() - begun < 0.9
+    result = client.flush(0.4)
+    assert time.monotonic() - begun < 0.8
     assert (bool(result), result.delivered, result.pending, result.timed_out) == (False, 10, 5, True)
     assert {name: arrived(vendors[name]) for name in NAMES if name != stuck} == dict.fromkeys({*NAMES} - {stuck}, 5)
 
@@ -254,29 +254,16 @@ def test_several_that_hang_share_one_deadline(fan_out, vendors, background):
     client = fan_out(background=background, flush_interval=30)
     assert track(client, 5) == 5
     begun = time.monotonic()
-    flushed = client.flush(0.5)
-    assert time.monotonic() - begun < 0.9
+    flushed = client.flush(0.4)
+    assert time.monotonic() - begun < 0.8
     assert (flushed.delivered, flushed.pending, flushed.timed_out) == (5, 10, True)
     assert track(client, 5, start=5) == 5
     begun = time.monotonic()
-    ended = client.shutdown(0.5)
-    assert time.monotonic() - begun < 0.9
+    ended = client.shutdown(0.4)
+    assert time.monotonic() - begun < 0.8
     assert (bool(ended), ended.delivered, ended.pending) == (False, 5, 20)
     assert arrived(vendors["segment"]) == 10
     assert all(balanced(part) for part in client.stats().destinations.values())
-
-
-@BOTH_WAYS
-def test_a_shutdown_gives_the_others_their_time(fan_out, vendors, background):
-    """What waits for company at shutdown is delivered to all but the first one, which hangs."""
-    vendors["vitally"].decide = lambda _: HANGS
-    client = fan_out(background=background, flush_interval=30)
-    assert track(client, 5) == 5
-    begun = time.monotonic()
-    result = client.shutdown(0.5)
-    assert time.monotonic() - begun < 0.9
-    assert (result.delivered, result.pending, result.timed_out) == (10, 5, True)
-    assert (arrived(vendors["customerio"]), arrived(vendors["segment"])) == (5, 5)
 
 
 def test_a_flush_in_a_callback_waits_for_no_destination(fan_out, vendors, wait_until):

@@ -121,7 +121,7 @@ def test_no_choice(value):
 @pytest.mark.parametrize("value", [None, len, int, lambda _: None])
 def test_hook_is_taken(value):
     """A hook may be anything that can be called, or nothing."""
-    hook("a_setting", value)
+    assert hook("a_setting", value) is None
 
 
 @pytest.mark.parametrize("value", [0, False, "print", {}, object()], ids=["zero", "false", "text", "dict", "object"])

@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import Client, Retry
 from ..receiver import Receiver, Reply
@@ -18,7 +18,7 @@ from .demo_vendors import VENDORS, VITALLY, sender_of
 from .demo_world import TRACKS, Call, World, build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .. import Stats
     from ..destinations import Destination
@@ -62,16 +62,14 @@ def run(world: World, vendors: Sequence[Vendor] = (VITALLY,), replies: Replies |
     """
     secret = secrets.token_hex(16)
     wires = [vendor.wire(secret) for vendor in vendors]
-    answers = {name: iter(given) for name, given in (replies or {}).items()}
     with Receiver(wires=wires) as receiver:
-        receiver.decide = lambda messages: next(answers.get(sender_of(messages), iter(())), None)
+        receiver.decide = _decider(replies or {})
         with _client([vendor.destination(receiver.url, secret) for vendor in vendors], bound(world)) as client:
             started = time.perf_counter()
             results = _make_calls(client, world)
             called = time.perf_counter()
             flushed = client.flush(_FLUSH_SECONDS)
             ended = time.perf_counter()
-            stats = client.stats().destinations
             return Outcome(
                 url=receiver.url,
                 nanoseconds=list(chain.from_iterable(nanoseconds for nanoseconds, _ in results)),
@@ -79,11 +77,18 @@ def run(world: World, vendors: Sequence[Vendor] = (VITALLY,), replies: Replies |
                 call_seconds=called - started,
                 flush_seconds=ended - called,
                 flushed=flushed,
-                sides=tuple(
-                    _side(vendor, wire, stats[vendor.name], receiver)
-                    for vendor, wire in zip(vendors, wires, strict=True)
-                ),
+                sides=_sides(vendors, wires, client, receiver),
             )
+
+
+def _decider(replies: Replies) -> Callable[[list[dict[str, Any]]], Reply | None]:
+    answers = {name: iter(given) for name, given in replies.items()}
+    return lambda messages: next(answers.get(sender_of(messages), iter(())), None)
+
+
+def _sides(vendors: Sequence[Vendor], wires: Sequence[Wire], client: Client, receiver: Receiver) -> tuple[Side, ...]:
+    stats = client.stats().destinations
+    return tuple(_side(vendor, wire, stats[vendor.name], receiver) for vendor, wire in zip(vendors, wires, strict=True))
 
 
 def _side(vendor: Vendor, wire: Wire, stats: Stats, receiver: Receiver) -> Side:
