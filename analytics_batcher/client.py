@@ -205,7 +205,8 @@ class Client(Calls):
     def batch(self, messages: list[dict[str, Any]], *, to: str | None = None) -> BatchResult:
         """Send messages in a destination's own form in one request, now, in the calling thread; nothing is queued.
 
-        One attempt, over a connection of its own, outside the figures, on a closed client too.
+        One attempt, over a connection of its own, outside the figures, on a closed client too. With `enabled=False`
+        nothing is sent, and the result is falsy.
 
         Args:
             messages: They go out as they are: no id and no time is added.
@@ -240,7 +241,7 @@ class Client(Calls):
             return self._refuse([(lane, DropReason.UNSERIALIZABLE, str(error)) for lane in lanes], None)
         record = new_head(flags) + body
         refused = []
-        accepted = False
+        accepted = cold = False
         deadline = 0.0
         for lane in lanes:
             unfit = None if flags & NATIVE else lane.check(message)
@@ -248,20 +249,23 @@ class Client(Calls):
                 unfit = lane.excess(body, flags)
             if unfit is None:
                 reason = lane.buffer.put(record)
-                if reason is DropReason.QUEUE_FULL and self._block_timeout:
+                if reason is not None and self._block_timeout:
                     deadline = deadline or time.monotonic() + self._block_timeout
                     reason = self._put_when_room(lane, record, deadline)
                 if reason is None:
                     accepted = True
-                    if lane.pipeline.cold:
-                        lane.pipeline.start()
+                    cold = cold or lane.pipeline.cold
                     continue
                 unfit = reason, _FULL if reason is DropReason.QUEUE_FULL else _CLOSED
             refused.append((lane, *unfit))
+        if cold:  # not before the message is with all of them: a thread takes its time to start
+            for lane in lanes:
+                if lane.pipeline.cold:
+                    lane.pipeline.start()
         return accepted if not refused else self._refuse(refused, record, accepted=accepted)
 
     def _put_when_room(self, lane: Lane, record: bytes, deadline: float) -> DropReason | None:
-        reason: DropReason | None = DropReason.QUEUE_FULL
+        reason = lane.buffer.put(record)
         while reason is DropReason.QUEUE_FULL and not any(one.pipeline.is_runner for one in self._lanes):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -281,9 +285,9 @@ class Client(Calls):
     ) -> bool:
         if self._strict and not accepted:
             raise refusal(refused[0][1], refused[0][2])
+        record = self._kept(message) if self._options.on_drop is not None else None
         for lane, reason, detail in refused:
             pipeline = lane.pipeline
-            record = self._kept(message) if pipeline.reporter.keeps_messages else None
             must_wake = pipeline.reporter.note(reason, detail, record)
             lane.buffer.refuse(reason)
             if must_wake or pipeline.stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 
 class _Default(Calls):
-    """Hands every call to the configured client. `_client` is replaced in single assignments."""
+    """Hands every call to the configured client. `_client` is replaced under `_swap`, which no call takes."""
 
     def __init__(self) -> None:
         self._client: Client | None = None
         self._warned = False
+        self._swap = threading.Lock()
 
     def configure(self, destination: Destination | Sequence[Destination] | None = None, **options: Any) -> Client:
         """Build the default client, and shut an earlier one down.
@@ -37,7 +39,8 @@ class _Default(Calls):
             ValueError: If a setting is wrong; an earlier client then stays.
         """
         client = Client.from_env(**options) if destination is None else Client(destination, **options)
-        earlier, self._client = self._client, client
+        with self._swap:
+            earlier, self._client = self._client, client
         if earlier is not None:
             earlier.shutdown()
         return client
@@ -56,12 +59,18 @@ class _Default(Calls):
     def flush(self, timeout: float = 10.0) -> FlushResult:
         """As `Client.flush`; without a client there is nothing to do."""
         client = self._client
-        return client.flush(timeout) if client is not None else FlushResult()
+        if client is None:
+            self._warn(3)
+            return FlushResult()
+        return client.flush(timeout)
 
     def shutdown(self, timeout: float | None = None) -> FlushResult:
         """As `Client.shutdown`; without a client there is nothing to do."""
         client = self._client
-        return client.shutdown(timeout) if client is not None else FlushResult()
+        if client is None:
+            self._warn(3)
+            return FlushResult()
+        return client.shutdown(timeout)
 
     def _warn(self, level: int) -> bool:
         if not self._warned:

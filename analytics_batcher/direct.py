@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from .destinations import read_json
+from .destinations import Action, read_json
 from .encoding import Unserializable
 from .errors import InvalidResponse
 from .message import encode
@@ -15,11 +15,11 @@ from .text import printable
 from .transport import Transport
 
 if TYPE_CHECKING:
+    from .answer import Answer
     from .destinations import Destination
     from .options import Options
 
 _SUCCESS: Final = range(200, 300)
-_PARTLY: Final = 207
 _BODY_CHARACTERS: Final = 1_000
 
 
@@ -28,7 +28,7 @@ class BatchResult:
     """The answer to a direct `batch()`. Truthy: the vendor named no errors.
 
     Attributes:
-        status: The HTTP status, a 2xx.
+        status: The HTTP status, a 2xx; 0 from a disabled client.
         body: The answer's body: what JSON it is, else its text.
         errors: What it lists under `errors`, as the vendor has it: with `batch_index` in a 207 of Customer.io's.
     """
@@ -56,25 +56,29 @@ def send_batch(destination: Destination, messages: Any, options: Options) -> Bat
         InvalidResponse: If the answer's status is not 2xx.
     """
     body = _body(destination, messages, options)
+    if not options.enabled:
+        return BatchResult(0, None, ("the client is disabled: nothing was sent",))
     headers = destination.headers()
     if options.gzip and destination.gzip:
         body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip"}
     transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
     try:
-        answer = transport.post(destination.url, headers, body)
+        return _result(destination, transport.post(destination.url, headers, body))
     finally:
         transport.close()
+
+
+def _result(destination: Destination, answer: Answer) -> BatchResult:
+    verdict = destination.verdict(answer)
     if answer.status not in _SUCCESS:
         text = printable(answer.body, _BODY_CHARACTERS, hide=destination.secrets)[:_BODY_CHARACTERS]
-        raise InvalidResponse(f"HTTP {answer.status}", answer.status, text)
-    if answer.truncated and answer.status == _PARTLY:
-        text = answer.body.decode("utf-8", "replace")
-        return BatchResult(answer.status, text, ("there are more errors than can be read",))
+        raise InvalidResponse(verdict.detail, answer.status, text)
     said = read_json(answer)
-    if said is None:
-        return BatchResult(answer.status, answer.body.decode("utf-8", "replace"))
     errors = said.get("errors") if isinstance(said, dict) else None
-    return BatchResult(answer.status, said, tuple(errors) if isinstance(errors, list) else ())
+    named = tuple(errors) if isinstance(errors, list) else ()
+    if not named and verdict.action is not Action.DELIVERED:  # a captive portal says 200 too
+        named = (verdict.detail,)
+    return BatchResult(answer.status, answer.body.decode("utf-8", "replace") if said is None else said, named)
 
 
 def _body(destination: Destination, messages: Any, options: Options) -> bytes:

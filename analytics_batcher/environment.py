@@ -23,6 +23,10 @@ PREFIX: Final = "ANALYTICS_BATCHER_"
 _FIRST_WORD: Final = re.compile(r"(?:Retry\.)?(\w+)")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+_OF_DESTINATIONS: Final = (
+    *("VITALLY_SUBDOMAIN", "VITALLY_API_TOKEN", "SEGMENT_WRITE_KEY"),
+    *("CUSTOMERIO_SITE_ID", "CUSTOMERIO_API_KEY", "CUSTOMERIO_REGION"),
+)
 _WHOLE: Final = frozenset({"batch_messages", "batch_bytes", "message_bytes"})
 _HOOKS: Final = frozenset({"before_send", "on_drop", "on_delivery", "default"})
 
@@ -68,14 +72,15 @@ class _Reader:
     """Reads variables, and knows which of them nobody asked for."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._left = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+        # An empty variable is an unset one: that is how many tools unset them.
+        self._left = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
 
     def take(self, name: str) -> str | None:
         return self._left.pop(PREFIX + name, None)
 
     def need(self, name: str) -> str:
         value = self.take(name)
-        if not value:
+        if value is None:
             raise ValueError(f"{PREFIX}{name} is not set")
         return value
 
@@ -103,6 +108,8 @@ class _Reader:
             return Retry(**given) if given else None
 
     def finish(self) -> None:
+        for name in _OF_DESTINATIONS:  # those of one that is not chosen do no harm
+            self.take(name)
         if self._left:
             # Its value may be a secret under a misspelt name.
             raise ValueError(f"{min(self._left)}: there is no such setting")
@@ -152,7 +159,7 @@ def _value(name: str, text: str, default: Any) -> Any:
 def _parsed(name: str, text: str, default: Any) -> Any:
     lowered = text.lower()
     parsed: Any = text
-    if lowered in {"none", ""}:
+    if lowered == "none":
         return None
     if name == "timeout" and "," in text:
         connect, reading = text.split(",")

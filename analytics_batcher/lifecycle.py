@@ -7,26 +7,35 @@ import os
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .pipeline import Pipeline
+
+class Watched(Protocol):
+    """What is seen to: a pipeline."""
+
+    shutdown_timeout: float
+    """Seconds that the exit hook may spend on it."""
+
+    def after_fork(self) -> None:
+        """In a forked child: begin empty."""
+
 
 _FINALIZE_PRIORITY: Final = -100
 
 # Strong references: what a collected client left behind is still to be sent. Changed by single C calls only, so that
 # threads, finalizers and signal handlers may do so; whoever walks it takes a copy first.
-_watched: dict[int, Pipeline] = {}
+_watched: dict[int, Watched] = {}
 # All of them, those that ended too: their locks may be held by a thread that a forked child does not have.
-_known: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+_known: weakref.WeakSet[Watched] = weakref.WeakSet()
 _installed = False
-_end_all: Callable[[list[tuple[Pipeline, float]]], object] | None = None
+_end_all: Callable[[list[tuple[Any, float]]], object] | None = None
 _finalizes_in = 0
 
 
-def watch(pipeline: Pipeline, end_all: Callable[[list[tuple[Pipeline, float]]], object]) -> None:
+def watch(pipeline: Watched, end_all: Callable[[list[tuple[Any, float]]], object]) -> None:
     """See to a pipeline at exit and after a fork, until it is forgotten.
 
     Args:
@@ -47,7 +56,7 @@ def watch(pipeline: Pipeline, end_all: Callable[[list[tuple[Pipeline, float]]], 
         _finalize_with_multiprocessing()
 
 
-def forget(pipeline: Pipeline) -> None:
+def forget(pipeline: Watched) -> None:
     """A pipeline came to its end by itself."""
     _watched.pop(id(pipeline), None)
 

@@ -6,7 +6,7 @@ import _thread
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import lifecycle
 from .errors import DropReason
@@ -88,7 +88,7 @@ class Pipeline:
         if self._closed:
             self.buffer.close()
 
-    def watch(self, owner: object, end_all: Callable[[list[tuple[Pipeline, float]]], object]) -> None:
+    def watch(self, owner: object, end_all: Callable[[list[tuple[Any, float]]], object]) -> None:
         """Be seen to after a fork, when `owner` is collected, and at exit, by `end_all`."""
         lifecycle.watch(self, end_all)
         weakref.finalize(owner, self.retire).atexit = False

@@ -282,3 +282,11 @@ def test_importing_a_function_makes_no_client():
         "print(json.dumps([sorted({'requests', 'urllib3'} & set(sys.modules)), threading.active_count()]))\n"
     )
     assert json.loads(python(program)[0]) == [[], 1]
+
+
+@pytest.mark.parametrize("name", ["flush", "shutdown"])
+def test_an_unconfigured_end_has_nothing_to_do_and_warns(name):
+    """Without a client there is nothing pending; whoever waits for a delivery is told."""
+    with pytest.warns(RuntimeWarning, match="configure") as caught:
+        assert getattr(analytics_batcher, name)()
+    assert caught[0].filename == __file__

@@ -274,14 +274,16 @@ def test_a_207_too_long_to_read_is_no_success(client_of, vendors):
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [(b"", ""), (b"OK", "OK"), (b"{}", {}), (b"[1]", [1]), (b"\xff", "\ufffd")],
+    [(b"", ""), (b"OK", "OK"), (b"{}", {}), (b"[1]", [1]), (b"\xff", "\ufffd"), (b"<html>Log in", "<html>Log in")],
     ids=repr,
 )
 def test_any_2xx_comes_back_with_its_body(client_of, vendors, body, expected):
-    """The body is what JSON it is, else its text."""
+    """The body is what JSON it is, else its text; if it cannot be the vendor's, the result is no success."""
     vendors.script(Reply(202, body=body))
     result = client_of("vitally").batch([UNLINK])
-    assert (result.status, result.body, result.errors, bool(result)) == (202, expected, (), True)
+    assert (result.status, result.body) == (202, expected)
+    assert bool(result) is (body in {b"", b"{}"})
+    assert bool(result.errors) is not bool(result)
 
 
 @pytest.mark.parametrize("status", [302, 307, 400, 401, 403, 404, 413, 429, 500, 503])
@@ -437,3 +439,11 @@ def test_a_halted_queue_does_not_hold_it_up(client_of, vendors):
     assert vendors.wait_for(lambda r: r.requests)
     assert client.batch([UNLINK])
     assert client.stats().pending == 1
+
+
+def test_a_disabled_client_sends_no_batch(vendors):
+    """`enabled=False` holds for the direct batch too: nothing is sent, and the result is no success."""
+    client = Client(Vitally(api_token="sesame", base_url=vendors.url), enabled=False)
+    result = client.batch([UNLINK])
+    assert not result
+    assert not vendors.requests

@@ -378,3 +378,15 @@ def test_the_environment_is_read_anew_each_time(from_env):
     assert from_env({}).given == {"flush_interval": 1.0}
     assert dict(os.environ) == before
     assert from_env({"FLUSH_INTERVAL": "2"}).given == {"flush_interval": 2.0}
+
+
+def test_variables_of_a_destination_that_is_not_chosen_do_no_harm(from_env):
+    """One environment may describe several destinations, and choose one."""
+    client = from_env({**VITALLY, "SEGMENT_WRITE_KEY": "sesame", "CUSTOMERIO_REGION": "eu"})
+    assert list(client.stats().destinations) == ["vitally"]
+
+
+def test_an_empty_variable_is_an_unset_one(from_env):
+    """An empty value leaves the default, as many tools unset variables that way."""
+    client = from_env({**VITALLY, "FLUSH_INTERVAL": "", "STRICT": "", "CUSTOMERIO_API_KEY": ""})
+    assert (client._options.flush_interval, client._options.strict) == (0.5, False)
