@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from .stamp import SEGMENT_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 
     Identifier = str | int | UUID
     Moment = datetime | float | str
+
+
+_OF_OTHERS: Final = frozenset({"context", "integrations", "anonymousId"})
 
 
 class Calls:
@@ -28,7 +33,7 @@ class Calls:
 
     __slots__ = ()
 
-    def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any) -> bool:
+    def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any, flags: int) -> bool:
         raise NotImplementedError
 
     def identify(
@@ -64,9 +69,10 @@ class Calls:
             message["accountId"] = account_id
         if organization_id is not None:
             message["organizationId"] = organization_id
+        flags = 0
         if context is not None or integrations is not None or anonymous_id is not None:
-            _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id)
+            flags = _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def track(
         self,
@@ -107,9 +113,10 @@ class Calls:
             message["accountId"] = account_id
         if organization_id is not None:
             message["organizationId"] = organization_id
+        flags = 0
         if context is not None or integrations is not None or anonymous_id is not None:
-            _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id)
+            flags = _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def account(
         self,
@@ -138,7 +145,7 @@ class Calls:
             anonymous_id: See the class.
         """
         message: dict[str, Any] = {"type": "account", "accountId": account_id}
-        _add(
+        flags = _add(
             message,
             organizationId=organization_id,
             traits=traits,
@@ -147,7 +154,7 @@ class Calls:
             integrations=integrations,
             anonymousId=anonymous_id,
         )
-        return self._accept(message, timestamp, message_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def organization(
         self,
@@ -172,8 +179,8 @@ class Calls:
             anonymous_id: See the class.
         """
         message: dict[str, Any] = {"type": "organization", "organizationId": organization_id}
-        _add(message, traits=traits, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id)
+        flags = _add(message, traits=traits, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def custom_object(
         self,
@@ -211,7 +218,7 @@ class Calls:
             "customObjectId": custom_object_id,
             "traits": {} if traits is None else traits,
         }
-        _add(
+        flags = _add(
             message,
             name=name,
             accountId=account_id,
@@ -220,7 +227,7 @@ class Calls:
             integrations=integrations,
             anonymousId=anonymous_id,
         )
-        return self._accept(message, timestamp, message_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def unlink(
         self,
@@ -245,8 +252,8 @@ class Calls:
             anonymous_id: See the class.
         """
         message: dict[str, Any] = {"type": "unlink", "userId": user_id, "accountId": account_id}
-        _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id)
+        flags = _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def page(
         self,
@@ -273,8 +280,8 @@ class Calls:
             anonymous_id: See the class.
         """
         message: dict[str, Any] = {"type": "page", "name": name, "properties": {} if properties is None else properties}
-        _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id)
+        flags = _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def screen(
         self,
@@ -302,8 +309,8 @@ class Calls:
         """
         content = {} if properties is None else properties
         message: dict[str, Any] = {"type": "screen", "name": name, "properties": content}
-        _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id)
+        flags = _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags)
 
     def alias(
         self,
@@ -328,9 +335,13 @@ class Calls:
             anonymous_id: See the class.
         """
         message: dict[str, Any] = {"type": "alias", "previousId": previous_id, "userId": user_id}
-        _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id)
+        flags = _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags)
 
 
-def _add(message: dict[str, Any], **fields: Any) -> None:
-    message.update({field: value for field, value in fields.items() if value is not None})
+def _add(message: dict[str, Any], **fields: Any) -> int:
+    """Add the fields that are given; the flags that the record gets for them."""
+    given = {field: value for field, value in fields.items() if value is not None}
+    message.update(given)
+    others = _OF_OTHERS | {"userId"} if message["type"] == "account" else _OF_OTHERS
+    return 0 if others.isdisjoint(given) else SEGMENT_FIELDS

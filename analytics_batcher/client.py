@@ -164,8 +164,7 @@ class Client(Calls):
 
     # The way in
 
-    def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any) -> bool:
-        flags = 0
+    def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any, flags: int) -> bool:
         try:
             plain = normalise(message)
             if timestamp is not None:

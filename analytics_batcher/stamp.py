@@ -22,6 +22,8 @@ ID_GIVEN: Final = 0x2000
 """The JSON has an id of its own: none is written."""
 TIME_GIVEN: Final = 0x4000
 """The JSON has a time of its own: none is written."""
+SEGMENT_FIELDS: Final = 0x8000
+"""The message has fields that are for Segment-shaped destinations only."""
 
 _VARIANT: Final = 0x8000_0000_0000_0000
 _DRIFT: Final = 1.0

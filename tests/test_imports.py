@@ -18,8 +18,8 @@ ROOT = FOLDER.parent
 # The import law: a part imports parts of lower steps only, so no two of one step know each other and there is no cycle.
 # A part is a module, or a folder of several of one kind. What is not named here is outside, on top of the client.
 STEPS = [
-    {"version", "errors", "answer", "stamp", "encoding", "settings", "text", "log", "calls"},
-    {"message", "batch", "retry", "stats", "lifecycle"},
+    {"version", "errors", "answer", "stamp", "encoding", "settings", "text", "log"},
+    {"message", "batch", "retry", "stats", "lifecycle", "calls"},
     {"buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
     {"delivery"},
     {"consumer"},

@@ -550,3 +550,19 @@ def test_any_answer_has_a_meaning(status, headers, body, truncated):
     assert len(verdict.detail) < 2_200
     assert TOKEN not in verdict.detail
     assert verdict.wait is None or 0 < verdict.wait <= 300
+
+
+def test_what_is_meant_for_other_vendors_does_not_reach_vitally(make_client, receiver):
+    """Context, integrations, anonymous ids and an account's user are for others; a native message stays as it is."""
+    client = make_client()
+    given = {"context": {"ip": "1.2.3.4"}, "integrations": {"All": True}, "anonymous_id": "a"}
+    assert client.track("u", "e", {"context": {"kept": 1}}, **given)
+    assert client.account("a1", {"name": "Acme"}, user_id="u", **given)
+    assert client.enqueue({"type": "account", "accountId": "a1", "userId": "u", "context": {}})
+    assert client.flush()
+    stamped = {"messageId", "timestamp"}
+    assert [{k: v for k, v in message.items() if k not in stamped} for message in receiver.messages] == [
+        {"type": "track", "event": "e", "properties": {"context": {"kept": 1}}, "userId": "u"},
+        {"type": "account", "accountId": "a1", "traits": {"name": "Acme"}},
+        {"type": "account", "accountId": "a1", "userId": "u", "context": {}},
+    ]

@@ -63,7 +63,10 @@ def sender_of(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _as_vitally(call: Call) -> dict[str, Any]:
-    return call.message()
+    message = call.message()
+    if message["type"] == "account":
+        del message["userId"]  # which Segment needs, and Vitally does not know
+    return message
 
 
 def _as_customerio(call: Call) -> dict[str, Any]:

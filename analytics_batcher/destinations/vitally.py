@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..batch import Limits
+from ..encoding import OPTIONS, dumps, loads
 from ..errors import DropReason
 from ..message import wire
+from ..stamp import HEAD_BYTES, SEGMENT_FIELDS, flags_of
 from ..text import printable
 from . import Action, Verdict, base_of, is_json_object, name_of, read_json, read_status, secret
 
@@ -22,6 +24,10 @@ _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # The vendor states 100 messages a batch, and no limit in bytes: those two are ours.
 _LIMITS: Final = Limits(messages=100, bytes=500_000, message_bytes=32_768)
 _KINDS: Final = frozenset({"user", "track", "account", "organization", "customobjectinstance", "unlink"})
+_FIELDS: Final = frozenset(
+    {"type", "messageId", "timestamp", "userId", "accountId", "organizationId", "event", "properties", "traits"}
+    | {"externalId", "customObjectId", "name"}
+)
 _OWNED: Final = frozenset({"user", "customobjectinstance"})
 
 
@@ -93,7 +99,12 @@ class Vitally:
         return None
 
     def wire(self, record: bytes) -> bytes:
-        """A record as it stands in a request's body: our neutral form is Vitally's own."""
+        """A record as it stands in a request's body: our neutral form, less what is there for other vendors only."""
+        if flags_of(record) & SEGMENT_FIELDS:
+            message = loads(record[HEAD_BYTES:])
+            fields = _FIELDS - {"userId"} if message["type"] == "account" else _FIELDS
+            own = {field: value for field, value in message.items() if field in fields}
+            record = record[:HEAD_BYTES] + dumps(own, None, OPTIONS)
         return wire(record)
 
     def body(self, wires: Sequence[bytes], _: float, /) -> bytes:
