@@ -256,7 +256,8 @@ class BatchSender:
             self._searching = len(stamps)
             self._found_good = False
         middle = len(stamps) // 2
-        self._plan[:1] = [stamps[:middle], stamps[middle:]]
+        rest = [stamp for stamp in self._plan[0] if stamp not in stamps] if self._plan else []
+        self._plan[:1] = [group for group in (stamps[:middle], stamps[middle:], rest) if group]
         return (), [], 0.0
 
     def _done(self, stamps: Sequence[bytes]) -> None:
@@ -274,6 +275,8 @@ class BatchSender:
             return losses
         positions = [places[stamp] for stamp in self._suspects]
         self._suspects = []
+        if not self._found_good:
+            return losses  # they stay, and are tried again
         return [*losses, Loss(DropReason.REJECTED, "HTTP 403, while others were taken", positions)]
 
 
