@@ -157,7 +157,7 @@ class Pipeline:
         try:
             return self._consumer.step(deadline)
         except Exception as error:  # noqa: BLE001 - an error of ours must cost a wait, not the queue
-            self.reporter.crashed(error)
+            self.buffer.count_requests(0, 0, 0, self.reporter.crashed(error))
             return _CRASH_WAIT
 
     def _open_gates(self) -> None:

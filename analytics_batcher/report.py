@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .errors import DropReason
@@ -173,13 +175,22 @@ class Reporter:
             return
         said = self._damper.count(error.partition(":")[0])
         if said:
-            logger.warning("%s: %d failed, to be tried again: %s", self._name, said, printable(error))
+            logger.warning("%s: requests failed: %d, the last one: %s", self._name, said, printable(error))
 
-    def crashed(self, error: BaseException) -> None:
-        """Report an error of our own: the consumer goes on."""
-        said = self._damper.count(type(error).__name__)
+    def crashed(self, error: Exception) -> str:
+        """Report an error in the consumer, which goes on.
+
+        Its type and place are told, and not its text, which may quote a message.
+
+        Returns:
+            What is to be seen as the last error.
+        """
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__} in {place.name}, {Path(place.filename).name}:{place.lineno}"
+        said = self._damper.count(text)
         if said:
-            logger.error("%s: the consumer failed %d times", self._name, said, exc_info=error)
+            logger.error("%s: the consumer failed: %d times, the last one: %s", self._name, said, printable(text))
+        return text
 
     def restarted(self) -> None:
         """Report that the consumer's thread had died and was started again."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TOKEN, balanced
 
-from analytics_batcher import Delivery, Drop, DropReason, Retry
+from analytics_batcher import Client, Delivery, Drop, DropReason, Retry, Vitally
 from analytics_batcher.receiver import Reply
 
 
@@ -271,3 +271,27 @@ def test_nothing_is_printed_where_logging_is_not_configured(tmp_path):
         [sys.executable, str(program)], capture_output=True, text=True, timeout=30, env={"PYTHONPATH": root}, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_an_error_in_the_consumer_costs_a_wait_and_quotes_nothing(receiver, caplog, wait_until):
+    """A destination that fails where it must not loses no message; the log says where, and quotes nothing."""
+    failing = [True]
+
+    class Broken(Vitally):
+        def body(self, wires, now, /):
+            if failing:
+                raise ValueError(f"SECRET {wires}")
+            return super().body(wires, now)
+
+    client = Client(Broken(api_token=TOKEN, base_url=receiver.url), flush_interval=0)
+    client.track("u", "SECRET event")
+    wait_until(lambda: client.stats().last_error)
+    assert client.stats().pending == 1
+    assert client.stats().consumer_alive
+    failing.clear()
+    assert client.flush(10)
+    assert len(receiver.messages) == 1
+    (line,) = lines(caplog, "the consumer failed")
+    assert "ValueError in body" in line
+    assert "SECRET" not in caplog.text
+    client.shutdown()
