@@ -1,6 +1,6 @@
 # The virtual environment is made once, by whichever target needs it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench soak clean
 
 # The first Python of 3.10 or later that can make virtual environments. `make PYTHON=... test` picks another.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -35,8 +35,9 @@ $(VENV)/.bench: $(VENV)/.core
 demo: $(VENV)/.core ## Run the main job against a local receiver (TO=vitally|customerio|segment|all, FAULTS=1: with faults)
 	@$(BIN)/python -m analytics_batcher demo $(if $(TO),--to $(TO)) $(if $(filter-out 0,$(FAULTS)),--faults)
 
-test: $(VENV)/.dev ## Run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+# Most tests wait for something: four at a time keep two cores busy.
+test: $(VENV)/.dev ## Run the tests (ARGS="-n 0 -k name": some of them, in one process)
+	@$(BIN)/python -m pytest -n 4 $(ARGS)
 
 check: $(VENV)/.dev ## Lint (ruff, all rules), check types (mypy --strict) and formatting
 	@$(BIN)/ruff check
@@ -51,6 +52,9 @@ bench: $(VENV)/.bench ## Measure beside segment-analytics-python, in one interle
 	@$(BIN)/python benchmarks/imports.py
 	@$(BIN)/python benchmarks/caller.py
 	@$(BIN)/python benchmarks/mapping.py
+
+soak: $(VENV)/.dev ## Run an application in bad weather for 20 minutes (ARGS="--seconds 60": shorter)
+	@$(BIN)/python tests/soak.py $(ARGS)
 
 clean: ## Remove the virtual environment and what tools left behind
 	@rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

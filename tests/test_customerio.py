@@ -773,7 +773,7 @@ U = {"type": "person", "identifiers": {"id": "u"}}
             {"id", "timestamp"},
         ),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given) if isinstance(given, set) else given),
 )
 def test_native_operation_goes_as_it_is(native, added):
     """A native operation goes out byte for byte, but for the id and the time that it lacks where they have a place."""

@@ -157,7 +157,9 @@ def test_gzip_is_for_those_who_take_it(client_of, vendors):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("messages", [(), (UNLINK,), UNLINK, None, "[]", iter([UNLINK])], ids=repr)
+@pytest.mark.parametrize(
+    "messages", [(), (UNLINK,), UNLINK, None, "[]", iter([UNLINK])], ids=lambda given: type(given).__name__
+)
 def test_what_is_no_list_is_a_type_error(client_of, vendors, name, messages):
     """Only a list is taken, and the error says what was given."""
     with pytest.raises(TypeError, match=f"list.*{type(messages).__name__}"):
