@@ -43,6 +43,7 @@ class Weather:
             hole in any later weather.
         reset: Reset all connections, new ones as soon as they are taken.
         refuse: Listen no more, and cut what is open. Later weather listens on the same port.
+        cuts: After so many cuts by bytes, or resets of new connections, the weather is `CLEAR` by itself.
     """
 
     cut_request: int | None = None
@@ -54,6 +55,7 @@ class Weather:
     black_hole: bool = False
     reset: bool = False
     refuse: bool = False
+    cuts: int | None = None
 
 
 CLEAR = Weather()
@@ -145,7 +147,7 @@ class FaultProxy:
     def __init__(self, target, host="127.0.0.1", port=0):
         self.connections = self.request_bytes = self.response_bytes = 0
         self._target = target
-        self._weather = CLEAR
+        self._weather, self._cuts = CLEAR, 0
         self._pairs = set()
         self._orders = deque()  # of (weather, event to set when it is in force); a weather of None ends the thread
         self._bell, self._rope = socket.socketpair()
@@ -217,7 +219,7 @@ class FaultProxy:
             wait = None if due == math.inf else max(due - time.monotonic(), 0.0)
 
     def _change(self, weather):
-        self._weather = weather
+        self._weather, self._cuts = weather, 0
         for pair in list(self._pairs):
             pair.request.begin()
             pair.response.begin()
@@ -262,6 +264,14 @@ class FaultProxy:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if server is None and not self._weather.black_hole:
             self._cut(pair, abort=True)
+            if self._weather.reset:
+                self._count_cut()
+
+    def _count_cut(self):
+        if self._weather.cuts is not None:
+            self._cuts += 1
+            if self._cuts >= self._weather.cuts:
+                self._change(CLEAR)
 
     def _read(self, source, pair):
         if pair not in self._pairs:
@@ -300,6 +310,8 @@ class FaultProxy:
             return math.inf
         if cut or (request.shut and response.shut):
             self._cut(pair, abort=cut and weather.abort)
+            if cut:
+                self._count_cut()
             return math.inf
         self._watch(pair)
         return min((flow.due_at() for flow in (request, response) if not flow.is_blocked), default=math.inf)

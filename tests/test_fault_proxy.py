@@ -254,6 +254,17 @@ def test_connections_are_refused(proxy, upstream, connect):
     assert len(upstream.ends) == 4
 
 
+@pytest.mark.parametrize("weather", [Weather(cut_request=9, cuts=2), Weather(reset=True, cuts=2)], ids=["cut", "reset"])
+def test_weather_clears_after_so_many_cuts(proxy, connect, weather):
+    """After the cuts that the weather may make, it is clear."""
+    proxy.weather = weather
+    for _ in range(2):
+        with contextlib.suppress(ConnectionError):
+            assert ask(connect())[0] == b""
+    assert ask(connect()) == (RESPONSE, "open")
+    assert proxy.weather == CLEAR
+
+
 def test_a_server_that_is_gone_resets_its_clients(proxy, upstream, connect):
     """Behind a proxy whose server does not listen, a connection is reset."""
     upstream.close()
