@@ -52,6 +52,7 @@ class _Watch:
     connecting: bool = False
     dialled: bool = False  # it does not go over a kept connection
     answered: bool = False  # a byte has come back
+    ended: bool = False  # and the end of what comes
 
     def left(self) -> float:
         """Seconds left of the present phase; `TimeoutError` if there are none."""
@@ -65,7 +66,9 @@ def _timed(name: str) -> Any:
     def operation(self: Any, *args: Any, **options: Any) -> Any:
         self.settimeout(self.watch.left())
         result = getattr(super(_TimedSocket, self), name)(*args, **options)
-        self.watch.answered |= name in {"recv", "recv_into"} and bool(result)
+        if name in {"recv", "recv_into"}:
+            self.watch.answered |= bool(result)
+            self.watch.ended |= not result
         return result
 
     return operation
@@ -221,14 +224,15 @@ class Transport:
         """Post once. An error is returned, to be raised where none of requests', with a token in it, is its context."""
         watch = self._watch
         watch.limit = watch.deadline
-        watch.proxied = watch.connecting = watch.dialled = watch.answered = False
+        watch.proxied = watch.connecting = watch.dialled = watch.answered = watch.ended = False
         handled = sys.exc_info()[1]
         try:
             timeout = min(watch.left(), watch.connect)  # for SOCKS; all else asks the watch
             request, options = self._prepare(url, headers, body)
             self._adapter = self._adapter or self._open()
             self.requests += 1
-            return _read(self._adapter.send(request, stream=True, timeout=timeout, **options).raw)
+            raw = self._adapter.send(request, stream=True, timeout=timeout, **options).raw
+            return _read(raw, cut=watch.ended)
         except Exception as error:  # noqa: BLE001 - the border: whatever it is, there was no answer
             raised: BaseException | None = error
             # Frames of urllib3 hold the errors that hold them, and the body, until the garbage is collected some day.
@@ -276,11 +280,14 @@ def _derive(*bases: type, **attributes: Any) -> Any:
     return type(bases[0].__name__, bases, attributes)
 
 
-def _read(raw: Any) -> Answer:
+def _read(raw: Any, *, cut: bool) -> Answer:
     body = b""
     # http.client takes an interim answer for the answer. The true one would be the next request's, so close at once.
     whole = raw.status < 200  # noqa: PLR2004 - as the standard has it
     try:
+        # http.client takes the end of the connection for the end of the headers: a 207 without its list of errors.
+        if cut:
+            raise EOFError
         while not whole and len(body) <= BODY_LIMIT:
             piece = raw.read(BODY_LIMIT + 1 - len(body), decode_content=False)
             whole = not piece

@@ -319,6 +319,19 @@ def test_chunked_answer(serve, make):
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_answer_without_a_length_ends_with_its_connection(serve, make, tls, secure):
+    """An answer that states no length is whole where its connection ends, if its headers are."""
+
+    def script(server, connection, _number):
+        server.read(connection)
+        connection.sendall(b"HTTP/1.0 200 OK\r\nX-A: 1\r\n\r\nbody")
+
+    server = serve(script, tls if secure else None)
+    got = make(verify=False).post(server.url(), HEADERS, BODY)
+    assert (got.status, got.headers, got.body, got.truncated) == (200, {"x-a": "1"}, b"body", False)
+
+
 def test_interim_answer_does_not_shift_the_next(serve, make):
     """After an interim answer the connection is given up, as the true answer would be taken for the next request's."""
 
@@ -414,6 +427,11 @@ def test_compressed_body_stays_compressed(serve, make):
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
         f"HTTP/1.1 {PASSWORD} {TOKEN}\r\n\r\n".encode(),
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain",
+        b"HTTP/1.1 204 No Content\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r",
+        b"HTTP/1.1 200",
         b"HTTP/1.1 20",
         b"",
     ],
