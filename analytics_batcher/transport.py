@@ -8,6 +8,7 @@ interrupted within its thread: it alone may outlast the deadline.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -34,6 +35,8 @@ else:
     _AdapterBase = _ConnectionBase = object
 
 BODY_LIMIT: Final = 64 * 1024  # bytes: room for a reason per message of a batch, and none for a bomb of 400 MB
+# Bytes of all that a server may say to a request: a chunk of -1 bytes makes http.client read on to the end.
+_SPEECH_LIMIT: Final = 2**20
 _HEADERS: Final = {"User-Agent": f"analytics-batcher/{__version__}", "Accept-Encoding": "identity"}
 # Headers and body are two writes. urllib3 leaves Nagle's algorithm on for proxies: 44 ms for each request.
 _SOCKET_OPTIONS: Final[list[tuple[int, int, int | bytes]]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -51,8 +54,8 @@ class _Watch:
     proxied: bool = False
     connecting: bool = False
     dialled: bool = False  # it does not go over a kept connection
-    answered: bool = False  # a byte has come back
-    ended: bool = False  # and the end of what comes
+    received: int = 0  # bytes that have come back
+    ended: bool = False  # and then their end
 
     def left(self) -> float:
         """Seconds left of the present phase; `TimeoutError` if there are none."""
@@ -61,14 +64,20 @@ class _Watch:
             raise TimeoutError
         return left
 
+    def hear(self, count: int) -> None:
+        """Count what has come in; `OSError` if the server does not come to an end."""
+        self.received += count
+        self.ended |= not count
+        if self.received > _SPEECH_LIMIT:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+
 
 def _timed(name: str) -> Any:
     def operation(self: Any, *args: Any, **options: Any) -> Any:
         self.settimeout(self.watch.left())
         result = getattr(super(_TimedSocket, self), name)(*args, **options)
         if name in {"recv", "recv_into"}:
-            self.watch.answered |= bool(result)
-            self.watch.ended |= not result
+            self.watch.hear(result if name == "recv_into" else len(result))
         return result
 
     return operation
@@ -205,7 +214,7 @@ class Transport:
         watch = self._watch
         watch.deadline = min(monotonic() + watch.total, math.inf if deadline is None else deadline)
         result = self._attempt(url, headers, body)
-        if isinstance(result, TransportError) and result.kind == "reset" and not (watch.dialled or watch.answered):
+        if isinstance(result, TransportError) and result.kind == "reset" and not (watch.dialled or watch.received):
             result = self._attempt(url, headers, body)
         if isinstance(result, TransportError):
             raise TransportError(str(result), result.kind)  # `result` would hold this frame, which holds it
@@ -224,7 +233,8 @@ class Transport:
         """Post once. An error is returned, to be raised where none of requests', with a token in it, is its context."""
         watch = self._watch
         watch.limit = watch.deadline
-        watch.proxied = watch.connecting = watch.dialled = watch.answered = watch.ended = False
+        watch.proxied = watch.connecting = watch.dialled = watch.ended = False
+        watch.received = 0
         handled = sys.exc_info()[1]
         try:
             timeout = min(watch.left(), watch.connect)  # for SOCKS; all else asks the watch
@@ -325,11 +335,11 @@ def _kind(error: BaseException, watch: _Watch) -> str:
     ended = isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
     if isinstance(error, ssl.SSLError) and (watch.connecting or not ended):
         return "tls"
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not watch.received:
         return "proxy" if isinstance(error, InvalidProxyURL) else "request"
     if watch.connecting:
         return "proxy" if watch.proxied else "connect"
-    return "reset" if watch.answered or isinstance(error, OSError) else "request"
+    return "reset" if watch.received or isinstance(error, OSError) else "request"
 
 
 def _checked_timeout(timeout: float | tuple[float, float]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
 import warnings
 from dataclasses import dataclass
 
@@ -413,6 +414,32 @@ def test_body_of_the_limit_is_whole(serve, make, framing):
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_chunk_of_a_negative_size_is_not_read_to_its_end(serve, make, tls, secure):
+    """A chunk of -1 bytes, which means all that comes, ends the request after a megabyte; 40 MB would come."""
+    heard = []
+
+    def script(server, connection, _number):
+        server.read(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
+        for _ in range(40):
+            connection.sendall(piece)
+            heard.append(piece)
+
+    piece = bytes(1_000_000)
+    transport = make(verify=False)
+    server = serve(script, tls if secure else None)
+    tracemalloc.start()
+    try:
+        error, _ = failure(transport, server.url())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert error.kind == "reset"
+    assert len(heard) < 40
+    assert peak < 5_000_000
+
+
 def test_compressed_body_stays_compressed(serve, make):
     """A body that a server compresses unasked comes back as it is."""
     packed = gzip.compress(b"0" * 1_000_000)
@@ -426,6 +453,7 @@ def test_compressed_body_stays_compressed(serve, make):
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc",
         f"HTTP/1.1 {PASSWORD} {TOKEN}\r\n\r\n".encode(),
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Type: text/plain",
