@@ -213,15 +213,18 @@ def test_arguments_are_neither_kept_nor_changed(make_client, receiver):
     assert receiver.messages[1]["userId"] == "u"
 
 
-def test_a_message_over_the_limit_is_too_large(make_client, receiver):
-    """The limit is exact, id and time included, and `strict` raises."""
+@pytest.mark.parametrize("character", ["x", "\u00e9", "\u6f22"], ids=["1 byte", "2 bytes", "3 bytes"])
+def test_a_message_over_the_limit_is_too_large(make_client, receiver, character):
+    """The limit is exact, in bytes, id and time included, and `strict` raises."""
     client = make_client()
     assert client.track("u", "e", {"pad": ""})
     assert client.flush()
     overhead = len(receiver.requests[0].body) - len("[]")
     room = 32_768 - overhead
-    assert client.track("u", "e", {"pad": "x" * room})
-    assert not client.track("u", "e", {"pad": "x" * (room + 1)})
+    most = character * (room // len(character.encode()))
+    most += "x" * (room - len(most.encode()))
+    assert client.track("u", "e", {"pad": most})
+    assert not client.track("u", "e", {"pad": most + "x"})
     assert client.flush()
     assert client.stats().dropped == {"too_large": 1}
     assert len(receiver.requests[1].body) == 32_768 + len("[]")
@@ -327,6 +330,18 @@ def test_flush_against_a_hanging_endpoint_returns_in_time(make_client, receiver)
     assert client.track("u", "late") is False
     assert time.monotonic() - started < 0.2
     assert client.stats().dropped["closed"] == 1
+    assert balanced(client.stats())
+
+
+def test_shutdown_refuses_before_it_drains(make_client, receiver):
+    """What is tracked while a shutdown still delivers is refused as `closed`, and does not keep it from its end."""
+    late = []
+    receiver.decide = lambda _: late.append(client.track("u", "late"))
+    client = make_client(flush_interval=30)
+    assert client.track("u", "e")
+    assert client.shutdown()
+    assert late == [False]
+    assert client.stats().dropped == {"closed": 1}
     assert balanced(client.stats())
 
 

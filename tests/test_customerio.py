@@ -792,6 +792,17 @@ def test_native_operation_goes_as_it_is(native, added):
         assert json.loads(wire)["timestamp"] == (UUID(uuid_text(record)).int >> 80) // 1000
 
 
+def test_native_event_keeps_its_own_id_and_time(make_client, receiver):
+    """A native operation that has an id and a time of its own arrives byte for byte, each of them once."""
+    client = make_client()
+    native = U | {"action": "event", "name": "e", "id": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "timestamp": 1_700_000_000}
+    assert client.enqueue(native)
+    assert client.flush(5)
+    (request,) = receiver.requests
+    assert request.body == b'{"batch":[' + encode(native) + b"]}"
+    assert receiver.faults == ()
+
+
 def test_odd_native_operation_harms_only_itself(make_client, receiver):
     """An operation that makes no sense is the vendor's to refuse; those around it arrive."""
     client = make_client()

@@ -16,6 +16,7 @@ from analytics_batcher.stamp import new_head
 from analytics_batcher.transport import Transport
 
 LIMITS = Limits(messages=100, bytes=500_000, message_bytes=32_768)
+FAST = Retry(base=0.001, cap=0.002)
 
 
 def track(number, **fields):
@@ -33,11 +34,11 @@ def make_sender(receiver):
     """Makes senders to the receiver."""
     transports = []
 
-    def make(limits=LIMITS, **options):
+    def make(limits=LIMITS, *, retry=FAST, **options):
         transport = Transport(timeout=5.0)
         transports.append(transport)
         destination = Vitally(api_token="test-token", base_url=receiver.url)
-        return BatchSender(destination, transport, limits, Retry(base=0.001, cap=0.002), **options)
+        return BatchSender(destination, transport, limits, retry, **options)
 
     yield make
     for transport in transports:
@@ -142,6 +143,15 @@ def test_retry_after_is_the_wait(make_sender, receiver):
     sender, records = make_sender(), records_of(track(1))
     assert sender.send(records, None).wait == 17.0
     assert sender.send(records, None).wait == 9.0
+
+
+def test_a_delivery_begins_the_waits_anew(make_sender, receiver):
+    """Waits grow from failure to failure; after a delivery the next failure is a first one again."""
+    sender = make_sender(retry=Retry(base=1.0, jitter="none"))
+    receiver.script(Reply(500), Reply(500), Reply(500), Reply(200), Reply(500))
+    first, second = records_of(track(1)), records_of(track(2))
+    assert [sender.send(first, None).wait for _ in range(4)] == [1.0, 2.0, 4.0, 0.0]
+    assert sender.send(second, None).wait == 1.0
 
 
 def test_a_401_halts_and_keeps_everything(make_sender, receiver):

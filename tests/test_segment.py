@@ -561,11 +561,12 @@ def test_message_at_its_limit(make_client, receiver):
     assert [len(encode(message)) for message in receiver.messages] == [32_000, 500]
 
 
-def test_request_at_its_limit(receiver):
-    """A request is filled to 500,000 bytes, the envelope and the commas included, and not a byte further."""
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_request_at_its_limit(receiver, packed):
+    """A request is filled to 500,000 bytes before compression, envelope and commas included, and not a byte further."""
     destination = Segment(KEY, base_url=receiver.url)
     transport = Transport(timeout=5.0)
-    sender = BatchSender(destination, transport, destination.limits, Retry())
+    sender = BatchSender(destination, transport, destination.limits, Retry(), gzip=packed)
     rest = 500_000 - destination.envelope - 16 * 30_001
     try:
         for last in (rest, rest + 1):
@@ -573,7 +574,8 @@ def test_request_at_its_limit(receiver):
             assert len(sender.send(records, None).delivered) == (17 if last == rest else 16)
     finally:
         transport.close()
-    assert [request.size for request in receiver.requests] == [500_000, 500_000 - rest - 1]
+    bodies = [gzip.decompress(request.body) if packed else request.body for request in receiver.requests]
+    assert [len(body) for body in bodies] == [500_000, 500_000 - rest - 1]
     assert receiver.faults == ()
 
 
