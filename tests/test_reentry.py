@@ -161,6 +161,18 @@ def test_a_call_can_be_interrupted_anywhere(receiver, case, least):
     assert receiver.report().unique_messages == ended.facts["delivered"] > 0
 
 
+@pytest.mark.parametrize("background", ["thread", "inline"])
+@pytest.mark.parametrize(("calls", "least"), [("track+stats", 30), ("flush+shutdown", 60)])
+def test_a_client_can_be_used_in_the_middle_of_its_calls(receiver, calls, least, background):
+    """Wherever a handler or a finalizer that tracks and flushes comes into a call, neither hangs nor miscounts."""
+    ended = run("reentries", "called_everywhere", receiver.url, calls, background, seconds=30)
+
+    assert ended.status == 0, ended.errors
+    assert ended.facts["wrong"] == {}
+    assert ended.facts["points"] >= least
+    assert receiver.report().unique_messages == ended.facts["delivered"] > 0
+
+
 def test_the_consumer_can_be_killed_anywhere(receiver):
     """Wherever the consumer's thread dies, another one goes on; nothing is lost or miscounted."""
     ended = run("reentries", "killed_everywhere", receiver.url, seconds=90)

@@ -408,7 +408,23 @@ class Thrower:
             self.place, self.thread = place, threading.current_thread()
             sys.setprofile(None)
             sys.settrace(None)
-            raise self._exception
+            self._act()
+
+    def _act(self):
+        raise self._exception
+
+
+class Caller(Thrower):
+    """Calls at such a point, as a signal handler or a finalizer does, where a `Thrower` throws.
+
+    Args:
+        use: What to call.
+        known: As for a `Thrower`.
+    """
+
+    def __init__(self, use, known):
+        super().__init__(None, known)
+        self._act = use
 
 
 def aftermath(client, accepted):
@@ -469,6 +485,30 @@ def thrown_everywhere(url, calls, background, when_full, room):
     say(points=len(points), wrong=wrong, delivered=delivered)
 
 
+def called_everywhere(url, calls, background):
+    """Use a client in the middle of its calls, at each point where that can happen, each time with a new one."""
+    wrong, points, delivered = {}, set(), 0
+
+    def use():
+        event(client, "handler")
+        client.flush(0)
+        client.stats()
+
+    for call in calls.split("+"):
+        place = call
+        while place and len(wrong) < 10:
+            client = unkept_client(url, background=background == "thread", flush_interval=60, verify=False)
+            accepted = track(client, "before", 3)
+            with Caller(use, points) as caller:
+                CALLS[call](client)
+            place = caller.place
+            found = aftermath(client, accepted)
+            if found:
+                wrong[place or call] = found
+            delivered += client.stats().delivered
+    say(points=len(points), wrong=wrong, delivered=delivered)
+
+
 def killed_everywhere(url):
     """Kill the consumer's thread at each point where that can happen, while it delivers two batches and waits."""
     wrong, points, delivered, missed, pause = {}, set(), 0, 0, threading.Event()
@@ -500,6 +540,7 @@ if __name__ == "__main__":
             "thrown_into_caller": thrown_into_caller,
             "consumer_killed": consumer_killed,
             "thrown_everywhere": thrown_everywhere,
+            "called_everywhere": called_everywhere,
             "killed_everywhere": killed_everywhere,
             "consumer_killed_in_request": consumer_killed_in_request,
         }
