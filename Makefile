@@ -1,6 +1,6 @@
 # The virtual environment is made once, by whichever target needs it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak clean
+.PHONY: help demo test check format bench soak faults clean
 
 # The first Python of 3.10 or later that can make virtual environments. `make PYTHON=... test` picks another.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -55,6 +55,9 @@ bench: $(VENV)/.bench ## Measure beside segment-analytics-python, in one interle
 
 soak: $(VENV)/.dev ## Run an application in bad weather for 20 minutes (ARGS="--seconds 60": shorter)
 	@$(BIN)/python tests/soak.py $(ARGS)
+
+faults: $(VENV)/.dev ## Break copies of the package on purpose, and see each fault caught by a test (ARGS="--jobs 2")
+	@$(BIN)/python tests/seeded_faults.py $(ARGS)
 
 clean: ## Remove the virtual environment and what tools left behind
 	@rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -1,0 +1,864 @@
+"""Small breakages of the package, each with the tests that must catch it: data for `seeded_faults.py`.
+
+Each is a mistake that somebody could make in good faith while changing the code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One breakage of one file.
+
+    Attributes:
+        name: What is wrong then.
+        file: The file within the package.
+        edits: The new text for each old one, which occurs exactly once.
+        tests: The fewest tests of which one must fail, as pytest names them, from the folder of the tests on.
+    """
+
+    name: str
+    file: str
+    edits: Mapping[str, str]
+    tests: Sequence[str]
+
+    def applied(self, text: str) -> str:
+        """The file's text with the fault in it.
+
+        Args:
+            text: The text as it is.
+
+        Raises:
+            ValueError: If an old text does not occur exactly once, or the new text is no Python.
+        """
+        for old, new in self.edits.items():
+            if text.count(old) != 1:
+                raise ValueError(f"{self.file} has {text.count(old)} times, and not once: {old!r}")
+            text = text.replace(old, new)
+        try:
+            compile(text, self.file, "exec")
+        except SyntaxError as error:
+            raise ValueError(f"{self.file} would be no Python: {error}") from error
+        return text
+
+
+# Locks, and what interrupts them
+
+LOCKS = [
+    Fault(
+        "the buffer's lock is not reentrant",
+        "buffers/memory.py",
+        {"self._lock = threading.RLock()": "self._lock = threading.Lock()"},
+        ["test_buffers.py::test_memory_is_safe_against_signal_handlers[calls]"],
+    ),
+    Fault(
+        "the lock between flushes and the consumer is not reentrant",
+        "pipeline.py",
+        {"self._books = threading.RLock()": "self._books = threading.Lock()"},
+        ["test_reentry.py::test_a_client_can_be_used_in_the_middle_of_its_calls[flush+shutdown-60-thread]"],
+    ),
+    Fault(
+        "callers wake the consumer through a queue.Queue",
+        "buffers/memory.py",
+        {
+            "import _thread\n": "import _thread\nimport queue\n",
+            "self._token = _thread.allocate_lock()  #": "self._token = queue.Queue()  #",
+            "        self._token.acquire()\n": "",
+            "if ready and self._token.locked():": "if ready:",
+            "self._token.release()": "self._token.put(None)",
+            "        self._token.acquire(timeout=-1 if timeout is None else": (
+                "        with suppress(queue.Empty):\n            self._token.get(timeout=None if timeout is None else"
+            ),
+        },
+        ["test_reentry.py::test_signal_handlers_can_track_while_they_interrupt_track[drop_newest-50-1000000000]"],
+    ),
+    Fault(
+        "a record is counted by a method that is called under the lock",
+        "buffers/memory.py",
+        {
+            "                    self.ledger.tracked += 1\n                    self._messages += 1\n": (
+                "                    self._messages += 1\n                    self._count()\n"
+            ),
+            "    def _make_room(": ("    def _count(self):\n        self.ledger.tracked += 1\n\n    def _make_room("),
+        },
+        ["test_reentry.py::test_a_call_can_be_interrupted_anywhere[track-thread-drop_newest-100000-10]"],
+    ),
+    Fault(
+        "on_delivery is called under the buffer's lock",
+        "consumer.py",
+        {
+            "            self._reporter.delivered(outcome.receipt)": (
+                "            with self._buffer._lock:\n                self._reporter.delivered(outcome.receipt)"
+            )
+        },
+        ["test_callbacks.py::test_no_callback_runs_under_a_lock"],
+    ),
+]
+
+# Threads: the consumer's, and who else may run it
+
+THREADS = [
+    Fault(
+        "a consumer that died keeps its claim, and none starts again",
+        "pipeline.py",
+        {
+            "            self._died = False\n        finally:\n            if _HOLDER in claim": (
+                "            self._died = False\n        finally:\n            if not self._died and _HOLDER in claim"
+            )
+        },
+        ["test_reentry.py::test_a_killed_consumer_starts_again[message]"],
+    ),
+    Fault(
+        "an exception out of a callback ends the consumer",
+        "report.py",
+        {"except BaseException as error:  # noqa: BLE001 - the application's": "except ArithmeticError as error:  #"},
+        ["test_callbacks.py::test_a_callback_that_raises_harms_nobody[RuntimeError]"],
+    ),
+    Fault(
+        "the consumer's thread holds up the end of the process",
+        "pipeline.py",
+        {"daemon=True).start()": "daemon=False).start()"},
+        ["test_client.py::test_the_idle_client_has_no_thread_and_the_busy_one_has_one"],
+    ),
+    Fault(
+        "every message wakes the consumer",
+        "buffers/memory.py",
+        {"ready = self._messages >= self._wake_messages or": "ready = self._messages > 0 or"},
+        ["test_buffers.py::test_put_wakes_nobody_unasked"],
+    ),
+    Fault(
+        "an idle consumer looks again all the time",
+        "consumer.py",
+        {"self._buffer.arm(1, NEVER):\n            return None": "self._buffer.arm(1, NEVER):\n            return 0.5"},
+        ["test_consumer.py::test_an_idle_consumer_asks_for_nothing_until_it_is_woken"],
+    ),
+    Fault(
+        "a callback waits for room that only its own thread can make",
+        "client.py",
+        {" and not any(one.pipeline.is_runner for one in self._lanes)": ""},
+        ["test_fan_out.py::test_a_callback_never_blocks_for_another_destination"],
+    ),
+    Fault(
+        "a flush in a callback waits for the other destinations",
+        "lanes.py",
+        {
+            "        return _at_once(deadlines)\n    late = drain_all(deadlines, patient=True)": (
+                "        pass\n    late = drain_all(deadlines, patient=True)"
+            )
+        },
+        ["test_fan_out.py::test_a_flush_in_a_callback_waits_for_no_destination"],
+    ),
+]
+
+# Forks
+
+FORKS = [
+    Fault(
+        "the fork hook is forgotten",
+        "lifecycle.py",
+        {"os.register_at_fork(after_in_child=_after_fork)": "pass"},
+        ["test_fork.py::test_a_child_of_an_idle_parent_begins_anew[thread]"],
+    ),
+    Fault(
+        "a forked child goes on with its parent's random numbers",
+        "stamp.py",
+        {"    os.register_at_fork(after_in_child=reseed)": "    pass"},
+        ["test_stamp.py::test_forked_children_repeat_nothing"],
+    ),
+    Fault(
+        "a resumed snapshot goes on with the same random numbers",
+        "stamp.py",
+        {"        reseed()\n    return _pack": "        pass\n    return _pack"},
+        ["test_stamp.py::test_resumed_snapshot_repeats_nothing"],
+    ),
+    Fault(
+        "a forked child sends what its parent had queued",
+        "pipeline.py",
+        {"        self.buffer.reset()\n": ""},
+        ["test_fork.py::test_a_child_leaves_what_the_parent_queued_to_the_parent[thread]"],
+    ),
+    Fault(
+        "a forked child uses its parent's connection",
+        "transport.py",
+        {"        self._adapter = None\n": "        pass\n"},
+        ["test_fork.py::test_a_child_of_an_idle_parent_begins_anew[thread]"],
+    ),
+    Fault(
+        "a closed client is open again in a forked child",
+        "pipeline.py",
+        {"        if self._closed:\n            self.buffer.close()\n": ""},
+        ["test_fork.py::test_a_closed_client_stays_closed_in_a_child"],
+    ),
+    Fault(
+        "the end of a multiprocessing child is hooked where its start clears it again",
+        "lifecycle.py",
+        {"util.register_after_fork(_after_fork, _finalize_after_fork)": "_finalize_with_multiprocessing()"},
+        ["test_fork.py::test_multiprocessing_children_deliver_at_their_end[fork-parent]"],
+    ),
+    Fault(
+        "a client made in a multiprocessing child has no hook for its end",
+        "lifecycle.py",
+        {"process.parent_process() is not None:": "process.parent_process() is process:"},
+        ["test_fork.py::test_multiprocessing_children_deliver_at_their_end[forkserver-child]"],
+    ),
+]
+
+# The end, and deadlines
+
+ENDS = [
+    Fault(
+        "the exit hook is missing",
+        "lifecycle.py",
+        {"atexit.register(shut_down)": "pass"},
+        ["test_exit.py::test_exit_delivers_what_is_queued_and_keeps_the_status[return-0]"],
+    ),
+    Fault(
+        "a flush waits for a request, however long that takes",
+        "pipeline.py",
+        {"self._wait_for_runner(ticket, min(deadline - now, _LOOK))": "self._wait_for_runner(ticket, 5.0)"},
+        ["test_client.py::test_flush_against_a_hanging_endpoint_returns_in_time"],
+    ),
+    Fault(
+        "a request made by a flush is not bound by its deadline",
+        "pipeline.py",
+        {"wait = self._step(deadline)": "wait = self._step(None)"},
+        ["test_client.py::test_without_a_thread_a_hanging_endpoint_ends_with_the_flush"],
+    ),
+    Fault(
+        "where no threads run, the first destination may take everybody's time",
+        "lanes.py",
+        {"deadline if pipeline.start() else share": "deadline"},
+        ["test_fan_out.py::test_several_that_hang_share_one_deadline[inline]"],
+    ),
+    Fault(
+        "a shutdown drains before it refuses",
+        "lanes.py",
+        {
+            "        pipeline.close()\n": "        pipeline.begin_flush()\n",
+            "    late = drain_all(deadlines, patient=False)\n": (
+                "    late = drain_all(deadlines, patient=False)\n"
+                "    for pipeline, _ in deadlines:\n"
+                "        pipeline.close()\n"
+            ),
+        },
+        ["test_client.py::test_shutdown_refuses_before_it_drains"],
+    ),
+    Fault(
+        "a closed client accepts",
+        "buffers/memory.py",
+        {"            self._max_messages = _CLOSED\n": ""},
+        ["test_buffers.py::test_closed_buffer_refuses"],
+    ),
+    Fault(
+        "a shutdown waits for its deadline though the next attempt lies beyond it",
+        "lanes.py",
+        {"drain_all(deadlines, patient=False)": "drain_all(deadlines, patient=True)"},
+        ["test_client.py::test_shutdown_does_not_wait_for_an_attempt_beyond_its_deadline"],
+    ),
+    Fault(
+        "what is left behind at the end is told to nobody",
+        "pipeline.py",
+        {"        if left:\n": "        if left and not timed_out:\n"},
+        ["test_callbacks.py::test_on_drop_is_told_of_what_was_left_at_the_end"],
+    ),
+]
+
+# The books
+
+BOOKS = [
+    Fault(
+        "messages are settled before the answer has come",
+        "consumer.py",
+        {
+            "            self._settle(self._lease, self._sender.send(self._lease.records, deadline))": (
+                "            records = self._lease.records\n"
+                "            self._buffer.settle(self._lease, range(len(records)), ())\n"
+                "            outcome = self._sender.send(records, deadline)\n"
+                "            self._settle(self._lease, replace(outcome, delivered=(), losses=()))"
+            ),
+            "import math\n": "import math\nfrom dataclasses import replace\n",
+        },
+        ["test_client.py::test_the_queue_recovers_when_the_endpoint_does"],
+    ),
+    Fault(
+        "an evicted message is not counted",
+        "buffers/memory.py",
+        {"            self.ledger.evicted += 1\n": ""},
+        ["test_buffers.py::test_eviction_takes_the_oldest"],
+    ),
+    Fault(
+        "drop_oldest evicts a batch that is being retried",
+        "consumer.py",
+        {"release(lease, outcome.tried)": "release(lease, 0 if outcome.wait else outcome.tried)"},
+        ["test_consumer.py::test_drop_oldest_spares_a_batch_that_is_being_retried"],
+    ),
+    Fault(
+        "a refused message is counted as tracked twice",
+        "buffers/memory.py",
+        {
+            "                    refusal = self._make_room(size)\n": (
+                "                    refusal = self._make_room(size)\n"
+                "                    self.ledger.tracked += refusal is not None\n"
+            )
+        },
+        ["test_buffers.py::test_count_is_bounded"],
+    ),
+    Fault(
+        "what the end dropped is counted as delivered too",
+        "buffers/memory.py",
+        {"            if lease not in self._leases:\n                return False\n": ""},
+        ["test_consumer.py::test_an_abandoned_batch_is_not_counted_twice"],
+    ),
+    Fault(
+        "destinations share their books",
+        "buffers/memory.py",
+        {
+            "class MemoryBuffer:": "_BOOKS = Ledger()\n\n\nclass MemoryBuffer:",
+            "self.ledger = Ledger()": "self.ledger = _BOOKS",
+        },
+        ["test_fan_out.py::test_figures_are_kept_for_each_destination_beside_their_sum"],
+    ),
+    Fault(
+        "a flush takes a filtered message for a lost one",
+        "stats.py",
+        {" - self.lost[DropReason.FILTERED]": ""},
+        ["test_stats.py::test_lost_is_what_had_been_accepted"],
+    ),
+]
+
+# Bounds and sizes
+
+SIZES = [
+    Fault(
+        "the queue is bound by its messages only",
+        "buffers/memory.py",
+        {
+            "if self._messages >= self._max_messages or self._bytes + size > self._max_bytes:\n"
+            "                    refusal": "if self._messages >= self._max_messages:\n                    refusal"
+        },
+        ["test_buffers.py::test_bytes_are_bounded"],
+    ),
+    Fault(
+        "what is in flight does not count towards the queue's bound",
+        "buffers/memory.py",
+        {
+            "or self._bytes + size > self._max_bytes:\n                    refusal": (
+                "or self._waiting_bytes + size > self._max_bytes:\n                    refusal"
+            )
+        },
+        ["test_buffers.py::test_bytes_are_bounded"],
+    ),
+    Fault(
+        "a record's overhead is forgotten",
+        "buffers/memory.py",
+        {'sys.getsizeof(b"") + 8 + 16': "0"},
+        ["test_buffers.py::test_memory_takes_no_more_than_it_says"],
+    ),
+    Fault(
+        "a batch is measured in characters",
+        "batch.py",
+        {"size += len(wire) +": "size += len(wire.decode()) +"},
+        ["test_main_job.py::test_every_body_stays_within_the_limits"],
+    ),
+    Fault(
+        "a message is measured in characters",
+        "message.py",
+        {"    size = len(body)\n": "    size = len(body.decode())\n"},
+        ["test_client.py::test_a_message_over_the_limit_is_too_large"],
+    ),
+    Fault(
+        "the envelope is not counted",
+        "batch.py",
+        {"    size = envelope\n": "    size = 0\n"},
+        ["test_batch.py::test_limits_hold_to_the_byte"],
+    ),
+    Fault(
+        "the commas are not counted",
+        "batch.py",
+        {" + (1 if taken else 0)": ""},
+        ["test_batch.py::test_limits_hold_to_the_byte"],
+    ),
+    Fault(
+        "the envelope of one vendor is taken for another's",
+        "destinations/customerio.py",
+        {"""envelope = len('{"batch":[]}')""": 'envelope = len("[]")'},
+        ["test_customerio.py::test_request_at_its_limit"],
+    ),
+    Fault(
+        "a body that will be compressed may be four times as large",
+        "delivery.py",
+        {
+            "        batch = fill(self._wires(records, candidates, chosen, losses), self._limits,": (
+                "        limits = self._limits\n"
+                "        if self._gzip:\n"
+                "            limits = dataclasses.replace(limits, bytes=4 * limits.bytes)\n"
+                "        batch = fill(self._wires(records, candidates, chosen, losses), limits,"
+            )
+        },
+        ["test_segment.py::test_request_at_its_limit[packed]"],
+    ),
+    Fault(
+        "the id and the time that are still to be written are not counted",
+        "message.py",
+        {"        size += _TIME_WIRE_BYTES\n": "        pass\n"},
+        ["test_client.py::test_a_message_over_the_limit_is_too_large"],
+    ),
+]
+
+# Ids, times, order
+
+IDS = [
+    Fault(
+        "an id is made at each attempt",
+        "message.py",
+        {
+            "from uuid import UUID\n": "from uuid import UUID, uuid4\n",
+            'messageId":"{uuid_text(record)}","timestamp"': 'messageId":"{uuid4()}","timestamp"',
+        },
+        ["test_delivery.py::test_a_retry_repeats_the_same_bytes"],
+    ),
+    Fault(
+        "the time is that of the sending",
+        "message.py",
+        {
+            "    flags = flags_of(record)\n    if not flags & (ID_GIVEN | TIME_GIVEN):": (
+                "    import time\n\n    flags = flags_of(record)\n    if not flags & (ID_GIVEN | TIME_GIVEN):"
+            ),
+            '"{uuid_text(record)}","timestamp":"{iso_text(record)}"': (
+                '"{uuid_text(record)}","timestamp":"{iso_milliseconds(int(time.time() * 1000))}"'
+            ),
+        },
+        ["test_client.py::test_the_moment_is_the_calls"],
+    ),
+    Fault(
+        "Customer.io's id comes of another stamp",
+        "destinations/customerio.py",
+        {
+            "NATIVE, TIME_GIVEN, flags_of,": "NATIVE, TIME_GIVEN, flags_of, new_head,",
+            "ulid_text(record) if given is None": "ulid_text(new_head()) if given is None",
+        },
+        ["test_customerio.py::test_same_id_over_retries"],
+    ),
+    Fault(
+        "ids come from the application's own generator",
+        "stamp.py",
+        {"_random = Random()": "import random as _random"},
+        ["test_stamp.py::test_seeding_by_the_application_repeats_nothing"],
+    ),
+    Fault(
+        "a message's age counts from its timestamp",
+        "stamp.py",
+        {
+            "    accepted: float = _unpack_accepted(record, STAMP_BYTES)[0]\n": (
+                "    accepted: float = _unpack_accepted(record, STAMP_BYTES)[0]\n"
+                "    if flags_of(record) & TIME_GIVEN:\n"
+                "        import calendar\n\n"
+                '        moment = record.split(b\'"timestamp":"\')[1][:19].decode()\n'
+                "        accepted = calendar.timegm(time.strptime(moment, '%Y-%m-%dT%H:%M:%S')) - _offset\n"
+            )
+        },
+        ["test_client.py::test_given_id_and_time_are_kept"],
+    ),
+    Fault(
+        "a message waits for ever, however old it is",
+        "consumer.py",
+        {"        self._expire(now)\n": ""},
+        ["test_consumer.py::test_messages_expire_while_they_wait"],
+    ),
+    Fault(
+        "a failed batch goes to the end of the line",
+        "consumer.py",
+        {
+            "        self._buffer.release(lease, outcome.tried)\n": (
+                "        self._buffer.release(lease, outcome.tried)\n"
+                "        if outcome.wait and self._buffer.settle(lease, range(len(records)), ()):\n"
+                "            self._buffer.ledger.delivered -= len(records)\n"
+                "            self._buffer.ledger.tracked -= len(records)\n"
+                "            for record in records:\n"
+                "                self._buffer.put(record)\n"
+            )
+        },
+        ["test_client.py::test_the_queue_recovers_when_the_endpoint_does"],
+    ),
+    Fault(
+        "what was given back goes to the end of the line",
+        "buffers/memory.py",
+        {
+            "returned = _first(self._returned, messages, size)": (
+                "returned = _first(self._returned if not self._waiting else (), messages, size)"
+            )
+        },
+        ["test_buffers.py::test_released_records_go_to_the_head"],
+    ),
+    Fault(
+        "before_send may change an id",
+        "message.py",
+        {"for field, value in message.items() if field not in _RESERVED}": "for field, value in message.items()}"},
+        ["test_delivery.py::test_before_send_changes_and_drops_messages_once"],
+    ),
+    Fault(
+        "before_send runs at each attempt",
+        "delivery.py",
+        {"self._filtered.get(stamp) or self._filter(hook, record)": "self._filter(hook, record)"},
+        ["test_delivery.py::test_before_send_changes_and_drops_messages_once"],
+    ),
+    Fault(
+        "a message for which before_send fails is sent as it was",
+        "delivery.py",
+        {'return DropReason.FILTERED, f"before_send raised {type(error).__name__}"': "return record"},
+        ["test_delivery.py::test_before_send_fails_closed"],
+    ),
+]
+
+# Retries and verdicts
+
+VERDICTS = [
+    Fault(
+        "the waits have no jitter",
+        "retry.py",
+        {'_chance.uniform(0, bound) if self._retry.jitter == "full" else float(bound)': "float(bound)"},
+        ["test_retry.py::test_jitter_is_full"],
+    ),
+    Fault(
+        "the waits go on growing after a delivery",
+        "delivery.py",
+        {"        self._schedule.reset()\n        self._done(stamps)": "        self._done(stamps)"},
+        ["test_delivery.py::test_a_delivery_begins_the_waits_anew"],
+    ),
+    Fault(
+        "Retry-After is ignored",
+        "destinations/__init__.py",
+        {"detail, asked_wait(answer.headers))": "detail)"},
+        ["test_delivery.py::test_retry_after_is_the_wait"],
+    ),
+    Fault(
+        "Retry-After is believed for hours",
+        "retry.py",
+        {"return min(wait, MAX_WAIT)": "return wait"},
+        ["test_retry.py::test_seconds"],
+    ),
+    Fault(
+        "a date in Retry-After is not understood",
+        "retry.py",
+        {"        from email.utils import": "        return None\n        from email.utils import"},
+        ["test_retry.py::test_http_date"],
+    ),
+    Fault(
+        "a date in Retry-After is taken for local time",
+        "retry.py",
+        {"moment.replace(tzinfo=timezone.utc)).timestamp()": "moment.astimezone()).timestamp()"},
+        ["test_retry.py::test_http_date_is_in_utc_in_every_time_zone"],
+    ),
+    Fault(
+        "a flush shortens a back-off",
+        "consumer.py",
+        {
+            "        if now < self.not_before:\n": (
+                "        if now < self.not_before and self._buffer.settled_below() >= self.flush_below:\n"
+            )
+        },
+        ["test_consumer.py::test_a_failed_batch_stays_at_the_head_of_the_line"],
+    ),
+    Fault(
+        "a 413 is not split",
+        "destinations/__init__.py",
+        {"return Verdict(Action.SPLIT, detail)": "return Verdict(Action.HALT, detail)"},
+        ["test_delivery.py::test_413_splits_until_it_fits"],
+    ),
+    Fault(
+        "the neighbours of a rejected message go with it",
+        "delivery.py",
+        {"HALT_PROBE\n        if len(chosen) > 1:": "HALT_PROBE\n        if len(chosen) > 2:"},
+        ["test_main_job.py::test_three_poisoned_messages_of_300"],
+    ),
+    Fault(
+        "a 401 costs the messages",
+        "destinations/__init__.py",
+        {"return Verdict(Action.HALT, detail, by_content": "return Verdict(Action.REJECTED, detail, by_content"},
+        ["test_delivery.py::test_a_401_halts_and_keeps_everything"],
+    ),
+    Fault(
+        "a 429 is taken for a fault of the request",
+        "destinations/__init__.py",
+        {"frozenset({408, 410, 425, 429, 460})": "frozenset({408, 410, 425, 460})"},
+        ["test_vitally.py::test_status"],
+    ),
+    Fault(
+        "the indexes of a 207 are off by one",
+        "destinations/customerio.py",
+        {"return index if known else None": "return index - 1 if known else None"},
+        ["test_customerio.py::test_207_rejects_only_what_it_lists"],
+    ),
+    Fault(
+        "a 207 is a delivery of everything",
+        "destinations/customerio.py",
+        {"return replace(verdict, rejected=rejected)": "return verdict"},
+        ["test_customerio.py::test_207_rejects_only_what_it_lists"],
+    ),
+    Fault(
+        "Jitsu's ok:false is a delivery",
+        "destinations/segment.py",
+        {'said.get("ok") is False': 'said.get("ok") is None'},
+        ["test_segment.py::test_jitsu_partial_failure"],
+    ),
+    Fault(
+        "a captive portal's page is a delivery",
+        "destinations/vitally.py",
+        {"            if is_json_object(answer):": "            if is_json_object(answer) or answer.status == 200:"},
+        ["test_vitally.py::test_success_with_a_body_that_is_not_the_vendors"],
+    ),
+    Fault(
+        "a redirect is a delivery",
+        "destinations/__init__.py",
+        {"if _OK <= status < _REDIRECTS.start:": "if _OK <= status < _REDIRECTS.stop:"},
+        ["test_client.py::test_redirects_are_not_followed"],
+    ),
+]
+
+# The network
+
+NETWORK = [
+    Fault(
+        "redirects are followed",
+        "transport.py",
+        {
+            "        from requests import PreparedRequest, utils  #": (
+                "        from requests import PreparedRequest, Session, utils\n\n        self._session = Session()  #"
+            ),
+            "        request.prepare_headers({**_HEADERS, **headers})\n": (
+                "        request.prepare_headers({**_HEADERS, **headers})\n        request.prepare_cookies({})\n"
+            ),
+            "self._adapter.send(request, stream=True": "self._session.send(request, stream=True",
+        },
+        ["test_transport.py::test_redirect_is_not_followed"],
+    ),
+    Fault(
+        "a .netrc replaces the Authorization",
+        "transport.py",
+        {
+            "        request.prepare_headers({**_HEADERS, **headers})\n": (
+                "        request.prepare_headers({**_HEADERS, **headers})\n"
+                "        request.prepare_auth(utils.get_netrc_auth(url))\n"
+            )
+        },
+        ["test_transport.py::test_netrc_is_ignored"],
+    ),
+    Fault(
+        "proxies of the environment are used unasked",
+        "transport.py",
+        {'if self._proxy == "environment":': 'if self._proxy in {None, "environment"}:'},
+        ["test_transport.py::test_proxies_of_the_environment_are_ignored"],
+    ),
+    Fault(
+        "an answer is read to its end, however long it is",
+        "transport.py",
+        {"raw.read(BODY_LIMIT + 1 - len(body), decode": "raw.read(decode"},
+        ["test_transport.py::test_long_body_is_cut_and_its_connection_closed"],
+    ),
+    Fault(
+        "a server may say as much as it likes",
+        "transport.py",
+        {"if self.received > _SPEECH_LIMIT:": "if self.received > _SPEECH_LIMIT**2:"},
+        ["test_transport.py::test_chunk_of_a_negative_size_is_not_read_to_its_end[plain]"],
+    ),
+    Fault(
+        "headers that break off are an answer",
+        "transport.py",
+        {"_read(raw, cut=watch.ended)": "_read(raw, cut=False)"},
+        ["test_transport.py::test_incomplete_or_bad_answer"],
+    ),
+    Fault(
+        "a compressed answer is inflated",
+        "transport.py",
+        {"decode_content=False": "decode_content=True"},
+        ["test_transport.py::test_compressed_body_stays_compressed"],
+    ),
+    Fault(
+        "the timeout is that of each read",
+        "transport.py",
+        {"self.settimeout(self.watch.left())": "self.settimeout(self.watch.total)"},
+        ["test_transport.py::test_slow_proxy_ends_at_the_timeout"],
+    ),
+    Fault(
+        "a kept connection that was closed meanwhile costs the attempt",
+        "transport.py",
+        {'result.kind == "reset" and not (watch': 'result.kind == "closed" and not (watch'},
+        ["test_transport.py::test_stale_connection_is_replaced[plain]"],
+    ),
+    Fault(
+        "a request whose answer has begun is sent again",
+        "transport.py",
+        {"not (watch.dialled or watch.received)": "not watch.dialled"},
+        ["test_transport.py::test_begun_answer_is_not_asked_for_again"],
+    ),
+    Fault(
+        "with authorities of one's own certificates are not checked",
+        "transport.py",
+        {
+            "        if self._verify is False:\n": "        if self._verify is not True:\n",
+            '"verify": self._verify is not False': '"verify": self._verify is True',
+        },
+        ["test_transport.py::test_other_host_is_refused"],
+    ),
+    Fault(
+        "certificates are not checked",
+        "transport.py",
+        {
+            "        if self._verify is False:\n": "        if self._verify:\n",
+            '"verify": self._verify is not False': '"verify": not self._verify',
+        },
+        ["test_transport.py::test_unknown_authority_is_refused"],
+    ),
+    Fault(
+        "plain http is taken for hosts that only look like this machine",
+        "destinations/__init__.py",
+        {'host == "localhost" or host.endswith(".localhost")': '"localhost" in host'},
+        ["test_vitally.py::test_plain_http_is_for_this_machine"],
+    ),
+    Fault(
+        "only the beginning of a subdomain is looked at",
+        "destinations/vitally.py",
+        {"_SUBDOMAIN.fullmatch(subdomain)": "_SUBDOMAIN.match(subdomain)"},
+        ["test_vitally.py::test_subdomain_that_is_no_name"],
+    ),
+    Fault(
+        "Vitally's token goes as a user's name",
+        "destinations/vitally.py",
+        {
+            "from dataclasses import replace\n": "from base64 import b64encode\nfrom dataclasses import replace\n",
+            'f"Basic {self._token}"': """f"Basic {b64encode(f'{self._token}:'.encode()).decode()}\"""",
+        },
+        ["test_vitally.py::test_token_goes_raw"],
+    ),
+]
+
+# What is shown
+
+SHOWN = [
+    Fault(
+        "a repr shows the token",
+        "destinations/vitally.py",
+        {'return f"Vitally({self.url!r}, ': 'return f"Vitally({self.url!r}, api_token={self._token!r}, '},
+        ["test_vitally.py::test_token_is_not_shown"],
+    ),
+    Fault(
+        "a token that a server repeats is shown",
+        "text.py",
+        {"    for secret in hide:": "    for secret in ():"},
+        ["test_client.py::test_the_token_is_nowhere_to_be_seen"],
+    ),
+    Fault(
+        "a server's text is not escaped",
+        "text.py",
+        {"c if c.isprintable() else": "c if c else"},
+        ["test_callbacks.py::test_text_from_a_server_cannot_forge_log_lines"],
+    ),
+    Fault(
+        "an error about a bad header repeats the header",
+        "transport.py",
+        {"detail = type(root).__name__\n": 'detail = f"{type(root).__name__}: {root}"\n'},
+        ["test_transport.py::test_bad_url_or_header"],
+    ),
+    Fault(
+        "an error in the consumer quotes the message",
+        "report.py",
+        {"{type(error).__name__} in {place.name}": "{error!r} in {place.name}"},
+        ["test_callbacks.py::test_an_error_in_the_consumer_costs_a_wait_and_quotes_nothing"],
+    ),
+    Fault(
+        "every failure makes a line in the log",
+        "log.py",
+        {"if total and (now or moment >= self._next.get(reason, moment)):": "if total:"},
+        ["test_callbacks.py::test_failures_are_logged_once_in_ten_seconds"],
+    ),
+]
+
+# Values and forms
+
+VALUES = [
+    Fault(
+        "a naive datetime is taken for UTC",
+        "message.py",
+        {"moment.replace(tzinfo=tzlocal())": "moment.replace(tzinfo=timezone.utc)"},
+        ["test_message.py::test_naive_datetimes_are_local_time"],
+    ),
+    Fault(
+        "a number of seconds is truncated to milliseconds",
+        "message.py",
+        {"round(seconds * 1000)": "int(seconds * 1000)"},
+        ["test_message.py::test_numbers_are_rounded"],
+    ),
+    Fault(
+        "NaN is written as NaN",
+        "encoding.py",
+        {
+            "dumps, loads = orjson.dumps, orjson.loads": (
+                'dumps, loads = (lambda m, d, o: json.dumps(m, separators=(",", ":")).encode()), orjson.loads'
+            ),
+            " if math.isfinite(value) else None,": ",",
+        },
+        ["test_client.py::test_odd_values_never_cost_the_event"],
+    ),
+    Fault(
+        "a value whose own code raises costs the call",
+        "encoding.py",
+        {"        return _FAILED\n": "        raise\n"},
+        ["test_encoding.py::test_hook_that_raises"],
+    ),
+    Fault(
+        "an integer of too many digits raises",
+        "encoding.py",
+        {"except ValueError:  # over sys": "except OverflowError:  # over sys"},
+        ["test_encoding.py::test_digits_that_python_refuses"],
+    ),
+    Fault(
+        "an object that occurs twice is taken for a circle",
+        "encoding.py",
+        {"            self._path.discard(identity)": "            pass"},
+        ["test_encoding.py::test_same_object_twice"],
+    ),
+    Fault(
+        "a native message is changed in the caller's hands",
+        "client.py",
+        {"        flags = NATIVE\n": '        message.setdefault("sentBy", "us")\n        flags = NATIVE\n'},
+        ["test_client.py::test_arguments_are_neither_kept_nor_changed"],
+    ),
+    Fault(
+        "a native message with an id gets another one",
+        "client.py",
+        {"if lane.destination.id_field in message:": 'if "messageId" in message:'},
+        ["test_customerio.py::test_native_event_keeps_its_own_id_and_time"],
+    ),
+    Fault(
+        "Segment is not told the library",
+        "destinations/segment.py",
+        {'context.setdefault("library", _LIBRARY)': "pass"},
+        ["test_segment.py::test_form_of_a_message"],
+    ),
+    Fault(
+        "context of Segment's is sent to Vitally",
+        "destinations/vitally.py",
+        {"if flags_of(record) & SEGMENT_FIELDS:": "if flags_of(record) < SEGMENT_FIELDS:"},
+        ["test_vitally.py::test_what_is_meant_for_other_vendors_does_not_reach_vitally"],
+    ),
+    Fault(
+        "bodies are compressed for vendors that do not take that",
+        "assembly.py",
+        {"gzip=bool(options.gzip) and destination.gzip": "gzip=bool(options.gzip)"},
+        ["test_segment.py::test_compressed_only_where_the_vendor_takes_it"],
+    ),
+    Fault(
+        "importing the package loads requests",
+        "__init__.py",
+        {"from .version import __version__\n": "from .assembly import assemble\nfrom .version import __version__\n"},
+        ["test_imports.py::test_import_loads_nothing_heavy"],
+    ),
+]
+
+FAULTS = [*LOCKS, *THREADS, *FORKS, *ENDS, *BOOKS, *SIZES, *IDS, *VERDICTS, *NETWORK, *SHOWN, *VALUES]
