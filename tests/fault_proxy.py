@@ -129,7 +129,7 @@ class FaultProxy:
     """Forwards connections to `target`, through its weather. Ends with the `with` block, and its thread with it.
 
     Args:
-        target: Host and port of the server.
+        target: Host and port of the server. Another one may be set at any time, for new connections.
         host: Where to listen.
         port: On which port; 0 for any.
 
@@ -146,7 +146,7 @@ class FaultProxy:
 
     def __init__(self, target, host="127.0.0.1", port=0):
         self.connections = self.request_bytes = self.response_bytes = 0
-        self._target = target
+        self.target = target
         self._weather, self._cuts = CLEAR, 0
         self._pairs = set()
         self._orders = deque()  # of (weather, event to set when it is in force); a weather of None ends the thread
@@ -256,7 +256,7 @@ class FaultProxy:
         server = None
         if not (self._weather.black_hole or self._weather.reset):
             with suppress(OSError):
-                server = socket.create_connection(self._target, 5)
+                server = socket.create_connection(self.target, 5)
         pair = _Pair(client, server)
         self._pairs.add(pair)
         for one in pair.sockets:
