@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import selectors
 import socket
 import struct
@@ -24,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 _PIECE = 65_536  # bytes read at once, and held in one direction before the sender has to wait
+_NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # makes a close a reset
 _TICK = 0.02  # seconds between two pieces of a drip of many bytes a second
 
 
@@ -175,7 +177,11 @@ class FaultProxy:
 
     @weather.setter
     def weather(self, weather):
-        self._order(weather)
+        in_force = threading.Event()
+        self._orders.append((weather, in_force))
+        self._rope.send(b".")
+        if not in_force.wait(10):
+            raise RuntimeError("the proxy's thread has died")
 
     @property
     def open_connections(self):
@@ -185,16 +191,9 @@ class FaultProxy:
     def close(self):
         """Cut all connections, listen no more, and end the thread."""
         if self._thread.is_alive():
-            self._order(None)
+            self.weather = None
             self._thread.join(10)
             self._rope.close()
-
-    def _order(self, weather):
-        in_force = threading.Event()
-        self._orders.append((weather, in_force))
-        self._rope.send(b".")
-        if not in_force.wait(10):
-            raise RuntimeError("the proxy's thread has died")
 
     def _run(self):
         wait = None
@@ -210,10 +209,11 @@ class FaultProxy:
                 weather, in_force = self._orders.popleft()
                 if weather is None:
                     self._end()
-                    in_force.set()
-                    return
-                self._change(weather)
+                else:
+                    self._change(weather)
                 in_force.set()
+                if weather is None:
+                    return
             now = time.monotonic()
             due = min((self._play(pair, now) for pair in list(self._pairs)), default=math.inf)
             wait = None if due == math.inf else max(due - time.monotonic(), 0.0)
@@ -336,7 +336,7 @@ class FaultProxy:
                 self._selector.unregister(one)
             with suppress(OSError):
                 if abort:
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 else:
                     one.shutdown(socket.SHUT_RDWR)  # whoever else holds a copy of the socket
             one.close()

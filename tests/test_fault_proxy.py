@@ -232,8 +232,7 @@ def test_connections_are_reset_at_once(proxy, upstream, connect, wait_until):
     assert read(kept) == (b"", "reset")
     with contextlib.suppress(ConnectionError):
         assert read(connect()) == (b"", "reset")
-    wait_until(lambda: proxy.connections == 2)
-    assert upstream.ends == ["reset"]
+    wait_until(lambda: proxy.connections == 2 and upstream.ends == ["reset"])
     proxy.weather = CLEAR
     assert ask(connect()) == (RESPONSE, "open")
 

@@ -266,7 +266,7 @@ def test_one_byte_a_second_is_ended_at_the_timeout(client_of, receiver, proxy, w
     assert not client.flush(0)
     wait_until(lambda: client.stats().requests)
     assert 1.2 < time.monotonic() - started < 2.3
-    assert client.stats().last_error == "timeout: TimeoutError"
+    assert client.stats().last_error.startswith("timeout: ")
     assert proxy.response_bytes == 2
     assert len(receiver.messages) == 1
 
@@ -429,8 +429,7 @@ def test_an_impostor_hears_nothing(certificates, impostor, client_of, stand_befo
     """A server by a wrong certificate hears not a byte; all is kept, and goes to the right one when that is back."""
     other = impostor(certificates[bad])
     proxy = stand_before(other.port)
-    url = proxy.url.replace("http", "https")
-    client = client_of(name, url, verify=str(certificates["authority"]))
+    client = client_of(name, f"https://localhost:{proxy.port}", verify=str(certificates["authority"]))
     with caplog.at_level(logging.DEBUG):
         attempts_against(other, client, NATIVE[name], wait_until)
         lines = [record for record in caplog.records if record.name == "analytics_batcher"]
@@ -453,7 +452,7 @@ def test_the_environment_vouches_for_nobody(certificates, impostor, client_of, w
     path = certificates["self-signed"]
     monkeypatch.setenv(name, str(path.parent if name.endswith("DIR") else path))
     other = impostor(path)
-    attempts_against(other, client_of(url=f"https://127.0.0.1:{other.port}"), NATIVE["vitally"], wait_until)
+    attempts_against(other, client_of(url=f"https://localhost:{other.port}"), NATIVE["vitally"], wait_until)
 
 
 # --- Diversions -------------------------------------------------------------------------------------------------------
@@ -603,7 +602,8 @@ def test_a_redirect_to_plain_http_leads_nobody_away(
 ):
     """A redirect from https to http is not followed either."""
     with Receiver(wires=tuple(WIRES.values()), tls=(certificates["good"],) * 2) as receiver:
-        client = client_of(name, receiver.url, verify=str(certificates["authority"]))
+        url = f"https://localhost:{port_of(receiver)}"
+        client = client_of(name, url, verify=str(certificates["authority"]))
         check_diversion(client, receiver, name, status, elsewhere())
         client.shutdown(0)
 
