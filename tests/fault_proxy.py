@@ -194,6 +194,7 @@ class FaultProxy:
             self.weather = None
             self._thread.join(10)
             self._rope.close()
+            self._bell.close()  # not by the thread: it may see its last order before it is rung
 
     def _run(self):
         wait = None
@@ -245,7 +246,6 @@ class FaultProxy:
             self._cut(pair, abort=False)
         self._selector.close()
         self._listener.close()
-        self._bell.close()
 
     def _accept(self):
         try:
