@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
+import threading
 import time
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Watched(Protocol):
     """What is seen to: a pipeline."""
 
+    name: str
+    """What logs call it."""
     shutdown_timeout: float
     """Seconds that the exit hook may spend on it."""
+
+    @property
+    def unsettled(self) -> int:
+        """How many messages would be lost with the process; found without waiting for a lock."""
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread of a stopped consumer, at most `timeout` seconds."""
 
     def after_fork(self) -> None:
         """In a forked child: begin empty."""
 
 
 _FINALIZE_PRIORITY: Final = -100
+_LEAVING: Final = 0.1
+"""Seconds that the end waits for threads that have next to nothing more to do."""
 
 # Strong references: what a collected client left behind is still to be sent. Changed by single C calls only, so that
 # threads, finalizers and signal handlers may do so; whoever walks it takes a copy first.
@@ -33,14 +47,18 @@ _known: weakref.WeakSet[Watched] = weakref.WeakSet()
 _installed = False
 _end_all: Callable[[list[tuple[Any, float]]], object] | None = None
 _finalizes_in = 0
+_ending = False
 
 
-def watch(pipeline: Watched, end_all: Callable[[list[tuple[Any, float]]], object]) -> None:
+def watch(pipeline: Watched, end_all: Callable[[list[tuple[Any, float]]], object]) -> bool:
     """See to a pipeline at exit and after a fork, until it is forgotten.
 
     Args:
         pipeline: The pipeline.
         end_all: Shuts several down at the same time, each by its own deadline.
+
+    Returns:
+        Whether a thread may run it. None may in an exit handler: it would be stopped for ever wherever it is.
     """
     global _installed, _end_all  # noqa: PLW0603 - the process has one exit
     _end_all = end_all
@@ -54,6 +72,17 @@ def watch(pipeline: Watched, end_all: Callable[[list[tuple[Any, float]]], object
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         _finalize_with_multiprocessing()
+    main = threading.main_thread()
+    if main.is_alive():
+        return True
+    # Exit handlers may be running already. Then one that is registered now, as `shut_down` may just have been, is not
+    # called any more, and if it was registered before, it may be over.
+    if _finish not in gc.callbacks:
+        gc.callbacks.append(_finish)
+    if threading.current_thread() is not main:
+        return True
+    gc.enable()  # without it there is no last collection
+    return False
 
 
 def forget(pipeline: Watched) -> None:
@@ -61,14 +90,76 @@ def forget(pipeline: Watched) -> None:
     _watched.pop(id(pipeline), None)
 
 
+def deadlines(begun: float) -> list[tuple[Any, float]]:
+    """Every pipeline, and when its `shutdown_timeout` will have passed.
+
+    Args:
+        begun: Since when it runs, in seconds of the monotonic clock.
+    """
+    return [(pipeline, begun + pipeline.shutdown_timeout) for pipeline in tuple(_watched.values())]
+
+
+def is_ending() -> bool:
+    """Whether the exit hook is at work."""
+    return _ending
+
+
 def shut_down() -> None:
     """The exit hook: let every client deliver what it has, each within its own `shutdown_timeout`."""
-    now = time.monotonic()
-    if _end_all is not None:
-        _end_all([(pipeline, now + pipeline.shutdown_timeout) for pipeline in tuple(_watched.values())])
+    global _ending  # noqa: PLW0603 - the process has one exit
+    _ending = True
+    ends = deadlines(time.monotonic())
+    try:
+        _end_in_spite_of_signals(ends)
+    finally:
+        _ending = False
+    let_leave(tuple(_known))
+
+
+def _end_in_spite_of_signals(ends: list[tuple[Any, float]]) -> None:
+    end_all = _end_all
+    while end_all is not None:
+        try:
+            end_all(ends)
+        except SystemExit:
+            continue  # the process ends already: a supervisor has sent its signal once more
+        except BaseException:  # another Ctrl-C, of one who will not wait: what is left is counted and told all the same
+            end_all([(pipeline, 0.0) for pipeline, _ in ends])
+            raise
+        return
+
+
+def let_leave(pipelines: Iterable[Watched]) -> None:
+    """Wait a moment for the threads of pipelines that were shut down, before the process stops them wherever they are.
+
+    That may be within the callback that is told of the last delivery, or within a line of the log.
+
+    Args:
+        pipelines: Those.
+    """
+    leaving = time.monotonic() + _LEAVING
+    for pipeline in pipelines:
+        pipeline.join(max(leaving - time.monotonic(), 0.0))
+
+
+def _finish(_phase: str, _info: object) -> None:
+    """At the last collection of garbage, which comes after the exit handlers, with every module still whole."""
+    if not sys.is_finalizing() or not _watched:
+        return
+    if threading.active_count() == 1:
+        shut_down()
+        return
+    # The other threads were stopped for ever wherever they were: any lock may be held, of ours, of `logging`.
+    for pipeline in tuple(_watched.values()):
+        forget(pipeline)
+        if left := pipeline.unsettled:
+            with suppress(OSError):
+                os.write(2, f"{pipeline.name}: {left} messages were left behind and dropped at exit\n".encode())
 
 
 def _after_fork() -> None:
+    global _ending  # noqa: PLW0603 - the process has one exit
+    _ending = False
     for pipeline in tuple(_known):
         pipeline.after_fork()
     util = sys.modules.get("multiprocessing.util")

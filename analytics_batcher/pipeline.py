@@ -70,6 +70,7 @@ class Pipeline:
         self._claim: dict[int, object] = {}
         self._books = threading.RLock()
         self._runner: int | None = None
+        self._thread: threading.Thread | None = None
         self._gates: tuple[_thread.LockType, ...] = ()
         self._baseline = self.buffer.ledger.copy()
         self._start_after = 0.0
@@ -90,7 +91,8 @@ class Pipeline:
 
     def watch(self, owner: object, end_all: Callable[[list[tuple[Any, float]]], object]) -> None:
         """Be seen to after a fork, when `owner` is collected, and at exit, by `end_all`."""
-        lifecycle.watch(self, end_all)
+        if not lifecycle.watch(self, end_all):
+            self._background = self.cold = False
         weakref.finalize(owner, self.retire).atexit = False
 
     # Running
@@ -126,6 +128,7 @@ class Pipeline:
             if claim.setdefault(_HOLDER, token) is not token:
                 return
             self._runner = _thread.get_ident()
+            self._thread = threading.current_thread()
             self.cold = False
             if self._died:
                 self.restarts += 1
@@ -292,6 +295,11 @@ class Pipeline:
         lifecycle.forget(self)
         return result
 
+    def join(self, timeout: float) -> None:
+        """Wait for the thread of a stopped consumer, which ends at once unless it is in the middle of a request."""
+        if self._thread is not None and not self.is_runner:
+            self._thread.join(timeout)
+
     def retire(self) -> None:
         """The client was collected without a shutdown: send what waits, then end."""
         if not self._stopped:
@@ -310,6 +318,14 @@ class Pipeline:
             self.buffer.wake()
 
     # Figures
+
+    @property
+    def unsettled(self) -> int:
+        """How many messages would be lost with the process; found without waiting for a lock."""
+        if self.buffer.durable:
+            return 0
+        ledger = self.buffer.ledger
+        return ledger.tracked - ledger.delivered - sum(ledger.dropped.values())
 
     def stats(self) -> Stats:
         """The figures of this destination."""

@@ -177,6 +177,60 @@ def test_ctrl_c_ends_a_flush_and_the_exit_keeps_its_time():
     assert ended.errors.strip().endswith("KeyboardInterrupt")
 
 
+@posix
+@pytest.mark.parametrize("background", ["thread", "inline"])
+def test_ctrl_c_ends_the_exit_hook_which_says_how_much_it_leaves(background):
+    """A Ctrl-C in the exit hook ends it at once; what is left is counted all the same, and one line says how many."""
+    with stuck(Reply(hang=True)) as receiver, running("exits", "interrupted_exit", receiver.url, background) as program:
+        assert receiver.wait_for(lambda r: r.requests)
+        program.signal(signal.SIGINT)
+        ended = program.end()
+
+    assert (ended.facts["dropped"], ended.facts["pending"]) == ({"exit": 150}, 0)
+    assert ended.errors.count("WARNING vitally: 150 messages were left behind") == 1
+    assert ended.errors.count("KeyboardInterrupt") == 1
+
+
+@posix
+@pytest.mark.parametrize("background", ["thread", "inline"])
+def test_another_sys_exit_does_not_end_the_exit_hook(slow_receiver, background):
+    """A second SIGTERM to a program whose handler calls `sys.exit` comes in the exit hook, and costs no message."""
+    with running("exits", "terminated_twice", slow_receiver.url, background) as program:
+        assert slow_receiver.wait_for(lambda r: r.requests)
+        program.signal(signal.SIGTERM)
+        ended = program.end()
+
+    assert (ended.status, ended.errors) == (7, "")
+    report = slow_receiver.report()
+    assert (report.unique_messages, report.faults) == (250, ())
+    assert report.repeats <= 100 * (background == "inline")  # of the request that was interrupted
+
+
+@pytest.mark.parametrize("ended_by", ["exit", "shutdown"])
+def test_the_callback_of_the_last_delivery_is_let_finish(receiver, ended_by):
+    """A callback that is told of the last delivery when the program ends comes to its end before that."""
+    ended = run("exits", "in_callback", receiver.url, ended_by)
+
+    assert (ended.status, ended.errors, ended.facts) == (0, "", {"told": 1})
+
+
+def test_a_client_made_after_the_exit_hook_needs_no_collections(receiver):
+    """What is left to a client that was made after the exit hook is delivered where garbage is not collected, too."""
+    ended = run("exits", "late_without_collections", receiver.url)
+
+    assert (ended.status, ended.errors, ended.facts) == (0, "", {"accepted": 250})
+    assert_delivered(receiver, 250)
+
+
+def test_a_client_made_after_the_exit_hook_waits_for_no_thread(receiver):
+    """With a thread stopped for ever within it, such a client delivers nothing and says so, and the process ends."""
+    ended = run("exits", "late_beside_a_thread", receiver.url)
+
+    assert (ended.status, ended.facts["accepted"]) == (0, 250)
+    assert ended.errors == "vitally: 250 messages were left behind and dropped at exit\n"
+    assert_delivered(receiver, 0)
+
+
 @pytest.mark.parametrize("warm", [False, True], ids=["queued", "waiting"])
 def test_a_collected_client_delivers_and_its_thread_ends(receiver, wait_until, warm):
     """What a client held when it was collected is delivered at once, and then nothing is left of it."""

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from harness import be_told, books, make_client, say, start, track, unkept_client
+from harness import KEPT, be_told, books, make_client, say, start, track, unkept_client
 
 
 def ends(url, how):
@@ -135,6 +135,64 @@ def interrupted(url):
     client.flush(20)
 
 
+def late_without_collections(url):
+    """Leave messages to a client that is made in an atexit handler after the hook, with garbage not collected."""
+    atexit.register(lambda: say(accepted=track(make_client(url), "u", 250)))
+    with unkept_client(url):
+        gc.disable()
+
+
+def late_beside_a_thread(url):
+    """Leave messages to a client that is made after the hook, with a thread stopped for ever in one of its calls."""
+    logging.basicConfig()
+    made, held = threading.Event(), threading.Event()
+
+    def stop_within():
+        made.wait()
+        with KEPT[0]._lanes[0].buffer._lock:
+            held.set()
+            threading.Event().wait()
+
+    def handler():
+        say(accepted=track(make_client(url), "u", 250))
+        made.set()
+        held.wait(10)
+
+    atexit.register(handler)
+    with unkept_client(url):
+        threading.Thread(target=stop_within, daemon=True).start()
+
+
+def in_callback(url, ended_by):
+    """End while the consumer's thread is in the callback that is told of the last delivery."""
+    begun = threading.Event()
+
+    def on_delivery(delivery):
+        begun.set()
+        threading.Event().wait(0.03)  # shorter than the moment that it is let
+        say(told=delivery.count)
+
+    client = make_client(url, on_delivery=on_delivery, flush_interval=0)
+    track(client, "u", 1)
+    assert begun.wait(10)
+    if ended_by == "shutdown":
+        client.shutdown()
+
+
+def terminated_twice(url, background):
+    """End by the program's own handler of SIGTERM, and get another one in the exit hook."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    track(make_client(url, background=background == "thread", flush_interval=60), "u", 250)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def interrupted_exit(url, background):
+    """Get a Ctrl-C in the exit hook."""
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    atexit.register(lambda: say(**books(KEPT[0])))
+    track(make_client(url, background=background == "thread", shutdown_timeout=20), "u", 150)
+
+
 if __name__ == "__main__":
     start(
         {
@@ -148,5 +206,10 @@ if __name__ == "__main__":
             "made_in_handler": made_in_handler,
             "collected": collected,
             "interrupted": interrupted,
+            "late_without_collections": late_without_collections,
+            "late_beside_a_thread": late_beside_a_thread,
+            "in_callback": in_callback,
+            "interrupted_exit": interrupted_exit,
+            "terminated_twice": terminated_twice,
         }
     )

@@ -44,6 +44,10 @@ class Program:
         self._process.stdin.write(b"go on\n")
         self._process.stdin.flush()
 
+    def signal(self, number):
+        """Send the program a signal."""
+        self._process.send_signal(number)
+
     def end(self):
         """Wait for the program's end; it fails the test not to come to one in time."""
         try:
