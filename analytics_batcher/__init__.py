@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from .retry import Retry
+    from .signals import install_sigterm_handler
     from .stats import Delivery, Drop, FlushResult, Stats
 
 _HOMES = {
@@ -71,6 +72,7 @@ _HOMES = {
     "enqueue": "default",
     "flush": "default",
     "identify": "default",
+    "install_sigterm_handler": "signals",
     "organization": "default",
     "page": "default",
     "screen": "default",
@@ -107,6 +109,7 @@ __all__ = [
     "enqueue",
     "flush",
     "identify",
+    "install_sigterm_handler",
     "organization",
     "page",
     "screen",

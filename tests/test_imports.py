@@ -25,7 +25,7 @@ STEPS = [
     {"consumer"},
     {"pipeline"},
     {"assembly", "lanes", "direct", "environment"},
-    {"client"},
+    {"client", "signals"},
 ]
 STEP_OF = {part: step for step, parts in enumerate(STEPS) for part in parts}
 OUTSIDE = len(STEPS)
