@@ -71,7 +71,7 @@ def client_of(receiver):
     clients = []
 
     def make(name="vitally", url=None, **options):
-        clients.append(Client(DESTINATIONS[name](url or receiver.url), **{"retry": FAST, "timeout": 2.0, **options}))
+        clients.append(Client(DESTINATIONS[name](url or receiver.url), **{"retry": FAST, "timeout": 5.0, **options}))
         return clients[-1]
 
     yield make
@@ -100,7 +100,7 @@ def measure(proxy, client):
     """The bytes of one request, and of its answer."""
     before = proxy.request_bytes, proxy.response_bytes
     track(client, 9_999)
-    assert client.flush(5)
+    assert client.flush(10)
     proxy.weather = CLEAR  # in force only after the proxy's thread has counted what went before
     return proxy.request_bytes - before[0], proxy.response_bytes - before[1]
 
@@ -125,7 +125,7 @@ def test_a_request_cut_after_every_byte_arrives_once(client_of, receiver, proxy,
         since = len(receiver.messages)
         begin(proxy, Weather(cut_request=offset, abort=end == "reset", cuts=1), connection)
         track(client, offset)
-        assert client.flush(5), offset
+        assert client.flush(10), offset
         assert proxy.weather == CLEAR, "the cut did not come"
         copies = stored(receiver, since)
         assert len(copies) == 1 or (offset == length and len(copies) == 2), offset  # the whole one lost its answer
@@ -147,7 +147,7 @@ def test_an_answer_cut_after_every_byte_costs_one_repetition(client_of, receiver
         since = len(receiver.messages)
         begin(proxy, Weather(cut_response=offset, abort=end == "reset", cuts=1), connection)
         track(client, offset)
-        assert client.flush(5), offset
+        assert client.flush(10), offset
         copies = stored(receiver, since)
         assert len(copies) == 2 or (offset == length and len(copies) == 1), offset
         assert {number for number, _ in copies} == {offset}
@@ -171,7 +171,7 @@ def test_an_answer_cut_after_every_byte_hides_no_refusal(client_of, stand_before
         pairs = 0
         for number in (0, 1):
             track(client, number)
-        assert client.flush(5).delivered == 1
+        assert client.flush(10).delivered == 1
         proxy.weather = CLEAR
         length = proxy.response_bytes
         assert length > 150
@@ -180,7 +180,7 @@ def test_an_answer_cut_after_every_byte_hides_no_refusal(client_of, stand_before
             proxy.weather = Weather(cut_response=offset, abort=end == "reset", cuts=1)
             for number in (2 * pairs, 2 * pairs + 1):
                 track(client, number)
-            result = client.flush(5)
+            result = client.flush(10)
             assert (result.delivered, dict(result.dropped)) == (1, {"rejected": 1}), offset
             assert balanced(client.stats())
         numbers = {number for number, _ in stored(receiver)}
@@ -206,12 +206,14 @@ LATE = {"the request drips", "the answer drips"}
 
 @every_connection
 @pytest.mark.parametrize("bad", BAD)
-def test_a_flush_returns_in_bad_weather_and_everything_arrives_after_it(client_of, receiver, proxy, bad, connection):
+def test_a_flush_returns_in_bad_weather_and_everything_arrives_after_it(
+    client_of, receiver, proxy, wait_until, *, bad, connection
+):
     """A flush ends at its deadline with everything kept; clear weather delivers all, in order, and counts it once."""
     weather, kinds = BAD[bad]
     client = client_of(url=proxy.url, timeout=0.2)
     track(client, 0)
-    assert client.flush(5)
+    assert client.flush(10)
     begin(proxy, weather, connection)
     for number in range(1, 6):
         track(client, number)
@@ -219,10 +221,11 @@ def test_a_flush_returns_in_bad_weather_and_everything_arrives_after_it(client_o
     result = client.flush(0.5)
     assert time.monotonic() - started < 1.5
     assert (bool(result), result.timed_out, result.delivered, result.pending) == (False, True, 0, 5)
+    wait_until(lambda: client.stats().last_error)
     stats = client.stats()
     assert stats.last_error.partition(":")[0] in kinds
-    assert stats.requests > 2  # no attempt lasted as long as the flush
     assert balanced(stats)
+    assert len(receiver.messages) == 1 or bad == "the answer drips"
     proxy.weather = CLEAR
     assert client.flush(10)
     ids = {}
@@ -230,7 +233,8 @@ def test_a_flush_returns_in_bad_weather_and_everything_arrives_after_it(client_o
         ids.setdefault(number, []).append(given)
     assert list(ids) == list(range(6))
     assert all(len(set(given)) == 1 for given in ids.values())
-    assert bad in LATE or all(len(given) == 1 for given in ids.values())
+    made = client.stats().requests - stats.requests  # the one that was under way too
+    assert bad in LATE or max(map(len, ids.values())) <= made
     stats = client.stats()
     assert (stats.delivered, stats.pending, sum(stats.dropped.values())) == (6, 0, 0)
     assert balanced(stats)
@@ -267,7 +271,7 @@ def test_one_byte_a_second_is_ended_at_the_timeout(client_of, receiver, proxy, w
     wait_until(lambda: client.stats().requests)
     assert 1.2 < time.monotonic() - started < 2.3
     assert client.stats().last_error.startswith("timeout: ")
-    assert proxy.response_bytes == 2
+    assert 1 <= proxy.response_bytes <= 2
     assert len(receiver.messages) == 1
 
 
@@ -277,7 +281,7 @@ def test_a_delay_within_the_timeout_costs_nothing_but_time(client_of, receiver, 
     proxy.weather = Weather(delay=0.1)
     for number in range(3):
         track(client, number)
-        assert client.flush(5)
+        assert client.flush(10)
     assert [number for number, _ in stored(receiver)] == [0, 1, 2]
     assert (client.stats().requests, client.stats().retries) == (3, 0)
 
@@ -285,13 +289,13 @@ def test_a_delay_within_the_timeout_costs_nothing_but_time(client_of, receiver, 
 @pytest.mark.parametrize("bad", ["a black hole", "resets", "refusals"])
 def test_a_kept_connection_that_died_in_between_is_replaced(client_of, receiver, proxy, bad):
     """A connection that bad weather killed while nobody used it costs a time-out at most; the message arrives once."""
-    client = client_of(url=proxy.url, timeout=0.3)
+    client = client_of(url=proxy.url, timeout=1.0 if bad == "a black hole" else 5.0)
     track(client, 0)
-    assert client.flush(5)
+    assert client.flush(10)
     proxy.weather, _ = BAD[bad]
     proxy.weather = CLEAR
     track(client, 1)
-    assert client.flush(5)
+    assert client.flush(10)
     assert [number for number, _ in stored(receiver)] == [0, 1]
     assert receiver.connections == 2
     assert client.stats().requests == (3 if bad == "a black hole" else 2)
@@ -515,7 +519,7 @@ def test_a_netrc_is_not_read(client_of, receiver, tmp_path, monkeypatch, *, name
     assert requests.utils.get_netrc_auth(receiver.url) == ("thief", "stolen"), "the file is not in force"
     client = client_of(name)
     track(client, 1)
-    assert client.flush(5)
+    assert client.flush(10)
     assert client.batch([NATIVE[name]])
     assert receiver.faults == ()  # the stand-in wants the credentials to a byte
     own = DESTINATIONS[name](receiver.url).headers()["Authorization"]
@@ -530,7 +534,7 @@ def test_proxies_of_the_environment_see_nothing(client_of, receiver, elsewhere, 
         no_environment.setenv(variable, thief.url)
     client = client_of(name)
     track(client, 1)
-    assert client.flush(5)
+    assert client.flush(10)
     assert client.batch([NATIVE[name]])
     assert receiver.faults == ()
     assert len(receiver.messages) == 2
@@ -539,14 +543,15 @@ def test_proxies_of_the_environment_see_nothing(client_of, receiver, elsewhere, 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 def test_proxies_of_the_environment_are_used_when_asked_for(
-    client_of, receiver, elsewhere, no_environment, *, variable
+    client_of, receiver, elsewhere, no_environment, wait_until, *, variable
 ):
     """With `proxy="environment"` requests go through it, and none to it that `no_proxy` exempts."""
     chosen = elsewhere()
     no_environment.setenv(variable, chosen.url)
     client = client_of(proxy="environment", timeout=0.2)
     track(client, 1)
-    assert not client.flush(0.4)
+    assert not client.flush(0)
+    wait_until(lambda: client.stats().requests)
     assert not receiver.requests
     assert f"Basic {TOKEN}".encode() in chosen.heard()
     client.shutdown(0)
@@ -555,7 +560,7 @@ def test_proxies_of_the_environment_are_used_when_asked_for(
     no_environment.setenv("no_proxy", "127.0.0.1,localhost")
     client = client_of(proxy="environment")
     track(client, 2)
-    assert client.flush(5)
+    assert client.flush(10)
     assert exempt.heard() is None
 
 
@@ -654,6 +659,6 @@ def test_an_empty_200_cannot_be_told_from_the_vendors(client_of, receiver, *, na
     receiver.script(Reply(200, body=b"", store=False))
     client = client_of(name)
     track(client, 1)
-    assert client.flush(5)
+    assert client.flush(10)
     assert client.stats().delivered == 1
     assert not receiver.messages

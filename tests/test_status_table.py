@@ -329,9 +329,9 @@ def talk():
             if first and b"Connection: close" in server.bytes:
                 return
 
-    def make(name, first, timeout=5.0):
+    def make(name, first):
         server = Server(script)
-        transport = Transport(timeout=timeout, verify=False)  # no authorities are loaded
+        transport = Transport(timeout=10.0, verify=False)  # no authorities are loaded
         ends.extend([transport.close, server.close])
         server.bytes, server.name = first, name
         destination = DESTINATIONS[name](f"http://127.0.0.1:{server.port}")
@@ -407,7 +407,7 @@ ODD = {
 def test_odd_answers_over_a_real_connection(talk, name, odd):
     """An answer that is none, or an odd one, costs an attempt: the batch is kept, and the next attempt delivers it."""
     first, expected = ODD[odd]
-    outcome, peak = talk(name, first, timeout=1.0)
+    outcome, peak = talk(name, first)
     assert (len(outcome.delivered) == 2) == (expected == "delivered")
     assert outcome.halted == (expected == "halted")
     assert not outcome.losses
