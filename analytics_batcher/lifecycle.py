@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
 import sys
 import threading
@@ -45,8 +46,10 @@ _watched: dict[int, Watched] = {}
 # All of them, those that ended too: their locks may be held by a thread that a forked child does not have.
 _known: weakref.WeakSet[Watched] = weakref.WeakSet()
 _installed = False
+_follows_celery = False
+_follows_multiprocessing = False
 _end_all: Callable[[list[tuple[Any, float]]], object] | None = None
-_finalizes_in = 0
+_finalizer: tuple[int, Any] = (0, None)
 _ending = False
 
 
@@ -67,11 +70,10 @@ def watch(pipeline: Watched, end_all: Callable[[list[tuple[Any, float]]], object
         atexit.register(shut_down)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_after_fork)
+    _follow_celery()
     _known.add(pipeline)
     _watched[id(pipeline)] = pipeline
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        _finalize_with_multiprocessing()
+    _follow_multiprocessing()
     main = threading.main_thread()
     if main.is_alive():
         return True
@@ -162,21 +164,45 @@ def _after_fork() -> None:
     _ending = False
     for pipeline in tuple(_known):
         pipeline.after_fork()
+    _follow_multiprocessing()
+    _follow_celery()
+
+
+def _follow_multiprocessing() -> None:
+    """Be told of the end of `multiprocessing`'s children, which leave without `atexit`."""
+    global _follows_multiprocessing  # noqa: PLW0603 - as above
+    if "billiard" in sys.modules:  # whose children are seen to by this module too, but load it after a fork's hooks
+        importlib.import_module("multiprocessing.util")
     util = sys.modules.get("multiprocessing.util")
-    if util is not None and _watched:
-        # A `multiprocessing` child leaves without `atexit`, and clears what is registered for its end before it
-        # starts, but then calls this.
+    if util is None:
+        return
+    if not _follows_multiprocessing:
+        _follows_multiprocessing = True
+        # A child clears what is registered for its end before it starts, but then calls this. That may be yet to come
+        # where the client is made: a fork server's child loads the program's main module before.
         util.register_after_fork(_after_fork, _finalize_after_fork)
+    # Not `parent_process()`, which knows nothing of the children of `billiard`.
+    if getattr(sys.modules["multiprocessing.process"].current_process(), "_parent_pid", None) is not None:
+        _finalize_after_fork()
 
 
-def _finalize_after_fork(_: object) -> None:
-    _finalize_with_multiprocessing()
-
-
-def _finalize_with_multiprocessing() -> None:
-    global _finalizes_in  # noqa: PLW0603 - the process has one end
+def _finalize_after_fork(_: object = None) -> None:
+    global _finalizer  # noqa: PLW0603 - the process has one end
     from multiprocessing import util  # noqa: PLC0415 - only where the application uses it
 
-    if _finalizes_in != os.getpid():
-        _finalizes_in = os.getpid()
-        util.Finalize(None, shut_down, exitpriority=_FINALIZE_PRIORITY)
+    pid, finalizer = _finalizer
+    if pid != os.getpid() or not finalizer.still_active():
+        _finalizer = os.getpid(), util.Finalize(None, shut_down, exitpriority=_FINALIZE_PRIORITY)
+
+
+def _follow_celery() -> None:
+    """Celery's prefork children leave by `os._exit`, past `atexit` and finalizers, but send a signal before."""
+    global _follows_celery  # noqa: PLW0603 - the signal is the process's
+    signals = sys.modules.get("celery.signals")
+    if signals is not None and not _follows_celery:
+        _follows_celery = True
+        signals.worker_process_shutdown.connect(_shut_down_with_celery, weak=False)
+
+
+def _shut_down_with_celery(**_: object) -> None:
+    shut_down()

@@ -198,14 +198,32 @@ FORKS = [
     Fault(
         "the end of a multiprocessing child is hooked where its start clears it again",
         "lifecycle.py",
-        {"util.register_after_fork(_after_fork, _finalize_after_fork)": "_finalize_with_multiprocessing()"},
+        {"util.register_after_fork(_after_fork, _finalize_after_fork)": "_finalize_after_fork()"},
         ["test_fork.py::test_multiprocessing_children_deliver_at_their_end[fork-parent]"],
     ),
     Fault(
         "a client made in a multiprocessing child has no hook for its end",
         "lifecycle.py",
-        {"process.parent_process() is not None:": "process.parent_process() is process:"},
+        {'"_parent_pid", None) is not None:': '"_parent_pid", None) is util:'},
         ["test_fork.py::test_multiprocessing_children_deliver_at_their_end[forkserver-child]"],
+    ),
+    Fault(
+        "a multiprocessing child's end is hooked once, though its start has cleared that",
+        "lifecycle.py",
+        {" or not finalizer.still_active()": ""},
+        ["test_fork.py::test_multiprocessing_grandchildren_deliver_at_their_end[fork-child]"],
+    ),
+    Fault(
+        "billiard's children load what their end is hooked to after the fork hook",
+        "lifecycle.py",
+        {'if "billiard" in sys.modules:': 'if "billiard" in ():'},
+        ["test_celery.py::test_children_of_celerys_own_multiprocessing_deliver[True]"],
+    ),
+    Fault(
+        "celery's signal that a child ends is not heard",
+        "lifecycle.py",
+        {"signals.worker_process_shutdown.connect(_shut_down_with_celery, weak=False)": "pass"},
+        ["test_celery.py::test_celerys_children_deliver_at_sigterm_with_no_glue[in the parent]"],
     ),
 ]
 

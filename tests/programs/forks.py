@@ -6,18 +6,29 @@ A child leaves by `os._exit` with a number that says what went wrong first, 0 if
 from __future__ import annotations
 
 import faulthandler
+import gc
+import importlib
+import json
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from itertools import count
+from pathlib import Path
 
 from harness import KEPT, be_told, books, make_client, say, start, track
 
-PATIENCE = 15
+PATIENCE = 25
 OWN = 5
 """The messages of each child."""
+STORM = 300
+"""The forks of a storm."""
+AT_ONCE = 24
+"""Its children that live at the same time."""
 
 
 def fork(work):
@@ -134,28 +145,98 @@ def ends(url):
     say(status=status_of(pid), flushed=bool(client.flush()), **books(client))
 
 
+def ends_alone(client, name):
+    """A child's life that leaves the delivery to the process's end."""
+    return 0 if not client.stats().tracked and track(client, name, OWN) == OWN else 1
+
+
 def storm(url):
-    """Fork thirty times while four threads track."""
-    client = make_client(url, max_queue_messages=100_000, flush_interval=0.01)
+    """Fork three hundred times while four threads track; every other child leaves by `os._exit`, having flushed."""
+    client = make_client(url, max_queue_messages=100_000, flush_interval=0.01, verify=False)
     accepted, stop, begun = [], threading.Event(), threading.Barrier(5)
 
     def work(name):
         begun.wait()
         for burst in count():
             accepted.append(track(client, f"parent-{name}-{burst}", 20))
-            if stop.wait(0.01):  # a rate that the receiver can follow
+            if stop.wait(0.02):  # a rate that the receiver can follow
                 return
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
     for thread in threads:
         thread.start()
     begun.wait()
-    children = [fork(lambda name=name: live(client, f"child-{name}")) for name in range(30)]
-    statuses = [status_of(pid) for pid in children]
+    gc.freeze()  # or else each child copies the parent's memory to look for garbage at its end
+    children, statuses = deque(), []
+    for name in range(STORM):
+        if len(children) == AT_ONCE:
+            statuses.append(status_of(children.popleft()))
+        if name % 2:
+            children.append(fork(lambda name=name: live(client, f"child-{name}")))
+        elif pid := os.fork():
+            children.append(pid)
+        else:
+            signal.alarm(PATIENCE)
+            sys.exit(ends_alone(client, f"child-{name}"))
+    statuses += map(status_of, children)
     stop.set()
     for thread in threads:
         thread.join()
     say(statuses=statuses, accepted=sum(accepted), flushed=bool(client.flush(20)), **books(client))
+
+
+def jobs(url):
+    """Work as RQ does: a child for each job, which flushes and leaves by `os._exit`, while the parent tracks too."""
+    client = make_client(url, flush_interval=60)
+
+    def job(name):
+        if track(client, name, OWN) != OWN or client.flush(10).delivered != OWN:
+            return 1
+        return 2 if track(client, "unflushed", 1) != 1 else 0  # which `os._exit` leaves behind
+
+    statuses = []
+    for number in range(3):
+        track(client, f"parent-{number}", 1)
+        statuses.append(status_of(fork(lambda number=number: job(f"child-{number}"))))
+    say(statuses=statuses, flushed=bool(client.flush()), **books(client))
+
+
+def own_sockets():
+    """The sockets that this process holds, by their numbers in the system."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of the folder itself
+            found.add(str(entry.readlink()))
+    return {name for name in found if name.startswith("socket:")}
+
+
+def sockets(url):
+    """Fork while a connection is kept, and tell whose sockets are whose."""
+    client = make_client(url)
+    before = own_sockets()
+    track(client, "parent", 3)
+    assert client.flush()
+    own = own_sockets() - before
+    read, write = os.pipe()
+
+    def child():
+        inherited = own_sockets() & own
+        track(client, "child", OWN)
+        flushed = client.flush(10)
+        told = {"inherited": len(inherited), "opened": len(own_sockets() - before), "shared": len(own_sockets() & own)}
+        os.write(write, json.dumps(told).encode())
+        return 0 if flushed else 1
+
+    status = status_of(fork(child))
+    track(client, "parent-after", 3)
+    flushed = bool(client.flush())
+    say(
+        status=status,
+        flushed=flushed,
+        own=len(own),
+        same=own_sockets() - before == own,
+        **json.loads(os.read(read, 999)),
+    )
 
 
 def closed(url):
@@ -196,11 +277,27 @@ def work_in_child(url, name):
     track(client, name, OWN)
 
 
-def processes(url, method, client_in):
-    """Track in three `multiprocessing` children, which end without a flush."""
-    context = multiprocessing.get_context(method)
+def made_in_child(url):
+    """What starts a pool's worker: it makes the client."""
+    make_client(url, flush_interval=60)
+
+
+def begin(url, method, client_in):
+    """The context of a start method, and how its workers start: with a client of the parent's, or one of their own."""
     if client_in == "parent":
         track(make_client(url, flush_interval=60), "parent", 3)
+    if client_in == "server":  # the fork server's process is the parent then
+        os.environ["RECEIVER"] = url
+        multiprocessing.set_forkserver_preload(["preloaded"])
+    own = {"initializer": made_in_child, "initargs": (url,)} if client_in == "initializer" else {}
+    if method == "billiard":  # Celery's own: its children are forked
+        return importlib.import_module("billiard"), own
+    return multiprocessing.get_context(method), own
+
+
+def processes(url, method, client_in):
+    """Track in three `multiprocessing` children, which end without a flush."""
+    context, _ = begin(url, method, client_in)
     children = [context.Process(target=work_in_child, args=(url, f"child-{name}")) for name in range(3)]
     for child in children:
         child.start()
@@ -212,16 +309,40 @@ def processes(url, method, client_in):
             child.kill()
 
 
+def track_and_start(url, method):
+    """Track in a child, and in one of its own."""
+    work_in_child(url, "child")
+    grandchild = multiprocessing.get_context(method).Process(target=work_in_child, args=(url, "grandchild"))
+    grandchild.start()
+    grandchild.join(PATIENCE)
+    sys.exit(grandchild.exitcode)
+
+
+def nested_processes(url, method, client_in):
+    """Track in a `multiprocessing` child of a `multiprocessing` child."""
+    context, _ = begin(url, method, client_in)
+    child = context.Process(target=track_and_start, args=(url, method))
+    child.start()
+    child.join(PATIENCE)
+    say(statuses=[child.exitcode])
+
+
 def pool(url, method, client_in):
     """Track in the workers of a pool, which end with it."""
-    context = multiprocessing.get_context(method)
-    if client_in == "parent":
-        track(make_client(url, flush_interval=60), "parent", 3)
-    with context.Pool(3) as workers:
+    context, own = begin(url, method, client_in)
+    with context.Pool(3, **own) as workers:
         workers.starmap(work_in_child, [(url, f"child-{name}") for name in range(12)], chunksize=1)
         workers.close()
         workers.join()
     say(statuses=[0])
+
+
+def executor(url, method, client_in):
+    """Track in the workers of an executor, which end with it."""
+    context, own = begin(url, method, client_in)
+    with ProcessPoolExecutor(3, mp_context=context, **own) as workers:
+        done = [workers.submit(work_in_child, url, f"child-{name}") for name in range(12)]
+    say(statuses=[0 if one.exception() is None else 1 for one in done])
 
 
 if __name__ == "__main__":
@@ -235,8 +356,12 @@ if __name__ == "__main__":
             "nested": nested,
             "ends": ends,
             "storm": storm,
+            "jobs": jobs,
+            "sockets": sockets,
             "closed": closed,
             "processes": processes,
+            "nested_processes": nested_processes,
             "pool": pool,
+            "executor": executor,
         }
     )

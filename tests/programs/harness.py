@@ -5,11 +5,12 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,19 @@ class Program:
         self._process.stdin.write(b"go on\n")
         self._process.stdin.flush()
 
+    @property
+    def pid(self):
+        """The process's id."""
+        return self._process.pid
+
     def signal(self, number):
         """Send the program a signal."""
         self._process.send_signal(number)
+
+    def has_said(self, text, times=1):
+        """Whether its standard error has a text in it so often, at this moment."""
+        # By `pread`: a child shares the place at which it writes.
+        return os.pread(self._errors.fileno(), 10**7, 0).decode().count(text) >= times
 
     def end(self):
         """Wait for the program's end; it fails the test not to come to one in time."""
@@ -59,7 +70,8 @@ class Program:
         at = time.monotonic()
         facts = {}
         for line in _text(self._out).splitlines():
-            facts |= json.loads(line)
+            if line.startswith("{"):  # a server says more than facts
+                facts |= json.loads(line)
         return Ended(status, facts, _text(self._errors), at)
 
 
@@ -71,14 +83,25 @@ def _text(file):
 @contextmanager
 def running(program, case, *arguments, seconds=30.0):
     """Start a case of a program; whatever happens, the process is gone in the end."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), SECONDS: str(seconds - 1.0)}
-    command = [sys.executable, str(FOLDER / f"{program}.py"), case, *map(str, arguments)]
+    command = [str(FOLDER / f"{program}.py"), case, *map(str, arguments)]
+    with launched(command, {SECONDS: str(seconds - 1.0)}, seconds=seconds) as started:
+        yield started
+
+
+@contextmanager
+def launched(arguments, environment, *, seconds=30.0, family=False, **options):
+    """Start Python; whatever happens, the process is gone in the end, and with `family` all that it has started."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(FOLDER)]), **environment}
+    options |= {"env": environment, "stdin": subprocess.PIPE, "start_new_session": family}
     # Files and not pipes: a forked child that lives on would hold a pipe open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=errors)
+        process = subprocess.Popen([sys.executable, *arguments], stdout=out, stderr=errors, **options)
         try:
             yield Program(process, out, errors, seconds)
         finally:
+            if family:
+                with suppress(ProcessLookupError):  # whoever is left of a group keeps its number from being given again
+                    os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()
             process.stdin.close()
