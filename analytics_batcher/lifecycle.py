@@ -13,6 +13,9 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from .log import logger
+from .stamp import reseed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -70,6 +73,7 @@ def watch(pipeline: Watched, end_all: Callable[[list[tuple[Any, float]]], object
         atexit.register(shut_down)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_after_fork)
+        _follow_uwsgi()
     _follow_celery()
     _known.add(pipeline)
     _watched[id(pipeline)] = pipeline
@@ -206,3 +210,29 @@ def _follow_celery() -> None:
 
 def _shut_down_with_celery(**_: object) -> None:
     shut_down()
+
+
+def _follow_uwsgi() -> None:
+    """Be told of forks by uWSGI's own hook: it forks in C and, unless told to, calls none of Python's."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None or not hasattr(uwsgi, "has_threads"):
+        return
+    reseed()  # this may be a worker, forked after the stamps' module was loaded
+    if not uwsgi.has_threads:
+        logger.warning("uWSGI runs without --enable-threads: all is sent at flush() and exit, little between requests")
+    hooks = [getattr(uwsgi, "post_fork_hook", None)]
+    spooler = getattr(uwsgi, "spooler", None)
+    with suppress(Exception):  # not installed, or there is no master process: then nobody else can import it either
+        # Not left to the application: imported later, it would put its hook in the place of ours.
+        hooks.append(importlib.import_module("uwsgidecorators").postfork_chain_hook)
+        if spooler is not None:
+            uwsgi.spooler = spooler
+
+    def forked() -> None:
+        reseed()
+        _after_fork()
+        for hook in dict.fromkeys(hooks):
+            if hook is not None:
+                hook()
+
+    uwsgi.post_fork_hook = forked

@@ -68,7 +68,8 @@ class Pipeline:
 
     def _begin(self) -> None:
         self._claim: dict[int, object] = {}
-        self._books = threading.RLock()
+        self._books = _thread.RLock()  # native, for the reasons of the memory buffer's
+        self._made_with = _thread.allocate_lock
         self._runner: int | None = None
         self._thread: threading.Thread | None = None
         self._gates: tuple[_thread.LockType, ...] = ()
@@ -127,6 +128,7 @@ class Pipeline:
         try:
             if claim.setdefault(_HOLDER, token) is not token:
                 return
+            self._follow_patch()
             self._runner = _thread.get_ident()
             self._thread = threading.current_thread()
             self.cold = False
@@ -146,6 +148,13 @@ class Pipeline:
                 self.cold = self._background
                 del claim[_HOLDER]
                 self._left()
+
+    def _follow_patch(self) -> None:
+        """If threads were made greenlets (gevent) since the client was made, wait and post without stopping the hub."""
+        if self._made_with is not _thread.allocate_lock:
+            self._made_with = _thread.allocate_lock
+            self.buffer.renew()
+            self._sender.reset()
 
     def _finished(self) -> bool:
         return self._stopped or (self._closed and not self.buffer.read().messages)
@@ -224,6 +233,7 @@ class Pipeline:
         try:
             if claim.setdefault(_HOLDER, token) is not token:
                 return False
+            self._follow_patch()
             self._runner = _thread.get_ident()
             while self.buffer.settled_below() < ticket:
                 if not patient and self._consumer.not_before > deadline:

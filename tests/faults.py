@@ -54,13 +54,13 @@ LOCKS = [
     Fault(
         "the buffer's lock is not reentrant",
         "buffers/memory.py",
-        {"self._lock = threading.RLock()": "self._lock = threading.Lock()"},
+        {"self._lock = _thread.RLock()": "self._lock = _thread.allocate_lock()"},
         ["test_buffers.py::test_memory_is_safe_against_signal_handlers[calls]"],
     ),
     Fault(
         "the lock between flushes and the consumer is not reentrant",
         "pipeline.py",
-        {"self._books = threading.RLock()": "self._books = threading.Lock()"},
+        {"self._books = _thread.RLock()": "self._books = _thread.allocate_lock()"},
         ["test_reentry.py::test_a_client_can_be_used_in_the_middle_of_its_calls[flush+shutdown-60-thread]"],
     ),
     Fault(
@@ -224,6 +224,41 @@ FORKS = [
         "lifecycle.py",
         {"signals.worker_process_shutdown.connect(_shut_down_with_celery, weak=False)": "pass"},
         ["test_celery.py::test_celerys_children_deliver_at_sigterm_with_no_glue[in the parent]"],
+    ),
+    Fault(
+        "workers that uWSGI forks go on as their master",
+        "lifecycle.py",
+        {"uwsgi.post_fork_hook = forked": "pass"},
+        ["test_servers.py::test_uwsgis_workers_deliver_throughout[how0]"],
+    ),
+    Fault(
+        "the application's import of uwsgidecorators takes the hook away",
+        "lifecycle.py",
+        {'hooks.append(importlib.import_module("uwsgidecorators").postfork_chain_hook)': "pass"},
+        ["test_servers.py::test_an_applications_own_hooks_of_uwsgi_are_called_too"],
+    ),
+]
+
+# Greenlets
+
+GREENLETS = [
+    Fault(
+        "the buffer's lock is that of threading, which under gevent is written in Python",
+        "buffers/memory.py",
+        {"self._lock = _thread.RLock()": "self._lock = threading.RLock()"},
+        ["test_servers.py::test_signal_handlers_track_under_gevent_too"],
+    ),
+    Fault(
+        "the consumer of a client made before gevent's patch stops the hub while it waits",
+        "pipeline.py",
+        {"            self.buffer.renew()": "            pass"},
+        ["test_servers.py::test_greenlets_track_and_flush_without_stopping_each_other[late-thread]"],
+    ),
+    Fault(
+        "the consumer of a client made before gevent's patch stops the hub while it posts",
+        "pipeline.py",
+        {"            self._sender.reset()": "            pass"},
+        ["test_servers.py::test_greenlets_track_and_flush_without_stopping_each_other[late-thread]"],
     ),
 ]
 
@@ -879,4 +914,4 @@ VALUES = [
     ),
 ]
 
-FAULTS = [*LOCKS, *THREADS, *FORKS, *ENDS, *BOOKS, *SIZES, *IDS, *VERDICTS, *NETWORK, *SHOWN, *VALUES]
+FAULTS = [*LOCKS, *THREADS, *FORKS, *GREENLETS, *ENDS, *BOOKS, *SIZES, *IDS, *VERDICTS, *NETWORK, *SHOWN, *VALUES]

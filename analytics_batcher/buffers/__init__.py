@@ -129,6 +129,9 @@ class Buffer(Protocol):
     def wait(self, timeout: float | None) -> None:
         """In the consumer: wait until woken, at most `timeout` seconds."""
 
+    def renew(self) -> None:
+        """In the consumer, before it first waits: wait by locks of the kind that threads have now."""
+
     def close(self) -> None:
         """Refuse every further record as `closed`."""
 

@@ -53,10 +53,10 @@ class MemoryBuffer:
 
     def reset(self) -> None:
         """In a forked child: begin empty, with new locks and new books."""
-        # Looked up here and not at import, so that a patch of `threading` made since then is seen.
-        self._lock = threading.RLock()
-        self._token = _thread.allocate_lock()  # a binary semaphore: free means that the consumer was woken
-        self._token.acquire()
+        # Not that of `threading`, which under a patch is written in Python: a signal handler may find it half taken.
+        # Greenlets of one thread share this one, and do no harm, since none of them waits inside.
+        self._lock = _thread.RLock()
+        self.renew()
         self.ledger = Ledger()
         self._max_messages, self._max_bytes = self._limits
         self._messages = 0
@@ -73,6 +73,12 @@ class MemoryBuffer:
         self._full = False  # whether a record found no room since the last `take`
         self._wake_messages: float = NEVER
         self._wake_bytes: float = NEVER
+
+    def renew(self) -> None:
+        """Before the consumer runs: wait by means that the threads of now know."""
+        # Looked up here and not at import, so that a patch of `threading` made since then is seen.
+        self._token = _thread.allocate_lock()  # a binary semaphore: free means that the consumer was woken
+        self._token.acquire()
 
     def put(self, record: bytes) -> DropReason | None:
         """Accept a record and count it, or say why not and count nothing. Never waits and never raises."""
