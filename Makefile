@@ -1,6 +1,6 @@
 # The virtual environment is made once, by whichever target needs it first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench soak faults clean
+.PHONY: help demo test check format bench hazards soak faults clean
 
 # The first Python of 3.10 or later that can make virtual environments. `make PYTHON=... test` picks another.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -32,6 +32,10 @@ $(VENV)/.bench: $(VENV)/.core
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
+$(VENV)/.hazards: $(VENV)/.core
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[hazards]'
+	@touch $@
+
 demo: $(VENV)/.core ## Run the main job against a local receiver (TO=vitally|customerio|segment|all, FAULTS=1: with faults)
 	@$(BIN)/python -m analytics_batcher demo $(if $(TO),--to $(TO)) $(if $(filter-out 0,$(FAULTS)),--faults)
 
@@ -53,12 +57,17 @@ bench: $(VENV)/.bench ## Measure beside segment-analytics-python, in one interle
 	@$(BIN)/python benchmarks/caller.py
 	@$(BIN)/python benchmarks/mapping.py
 
+# In an environment of its own: what five libraries need is none of the tests' business.
+hazards: ## Run what breaks such libraries against ours and five others (WRITE=file: the table as Markdown; minutes)
+	@$(MAKE) --no-print-directory VENV=$(VENV)-hazards $(VENV)-hazards/.hazards
+	@$(VENV)-hazards/bin/python benchmarks/hazards.py $(if $(WRITE),--write "$(WRITE)") $(ARGS)
+
 soak: $(VENV)/.dev ## Run an application in bad weather for 20 minutes (ARGS="--seconds 60": shorter)
 	@$(BIN)/python tests/soak.py $(ARGS)
 
 faults: $(VENV)/.dev ## Break copies of the package on purpose, and see each fault caught by a test (ARGS="--jobs 2")
 	@$(BIN)/python tests/seeded_faults.py $(ARGS)
 
-clean: ## Remove the virtual environment and what tools left behind
-	@rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+clean: ## Remove the virtual environments and what tools left behind
+	@rm -rf "$(VENV)" "$(VENV)-hazards" .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
