@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -18,14 +19,12 @@ from analytics_batcher.receiver import Receiver, Reply
 
 COUNTS = (0, 30, 250, 1_030, 10_000)
 BATCH = 100
-# Beside as many others as run at a time, a program may have to wait for its turn; not every one, and not for long. One
-# that spends its time twice is found out all the same.
-GRACE = 1.5
-CROWDED = 4.0
+# Seconds beside the `shutdown_timeout`, on a machine that has nothing else to do.
+GRACE = 1.0
 # Seconds of the `shutdown_timeout`. A fast server shares the machine with as many programs as run at a time.
 TIMES = {"fast": 15.0, "slow": 1.5, "hanging": 1.5}
 SLOW = 0.3
-KILLED = {"SIGTERM", "SIGTERM, handled"}
+WITHOUT_DELIVERY = {"SIGTERM", "track after the hook"}
 STATUSES = {
     "falls off": 0,
     "sys.exit": 3,
@@ -55,10 +54,12 @@ ENDINGS = [
 
 
 class Cell(NamedTuple):
-    """What became of one process, and what its receiver has."""
+    """What became of one process, and what its receiver has; and what its end took and might take, in seconds."""
 
     count: int
     ended: Ended
+    took: float
+    allowed: float
     stored: int
     repeats: int
     faults: tuple
@@ -69,9 +70,15 @@ def run_cell(ending, server, count):
     with Receiver(latency=SLOW if server == "slow" else 0.0, keep_bodies=False) as receiver:
         if server == "hanging":
             receiver.decide = lambda _: Reply(hang=True)
+        started = time.monotonic()
         ended = run("endings", ending, receiver.url, count, TIMES[server], seconds=60.0)
         report = receiver.report()
-    return Cell(count, ended, report.unique_messages, report.repeats, report.faults)
+    # All that a program does before its end is work: if that took longer than the work, others had the processor.
+    slowness = max((ended.facts["begun"] - started) / ended.facts["worked"], 1.0)
+    took, allowed = ended.at - ended.facts["begun"], GRACE * slowness
+    if ending not in WITHOUT_DELIVERY:
+        allowed += TIMES[server]
+    return Cell(count, ended, took, allowed, report.unique_messages, report.repeats, report.faults)
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +106,10 @@ def cells(request):
 
 
 def assert_arrived(cell, delivered, dropped):
-    """The receiver has what is called delivered; and, of what is called dropped, at most the request under way."""
+    """In time, the receiver has what is called delivered; and, of what is dropped, at most the request under way."""
     assert (cell.repeats, cell.faults) == (0, ())
     assert delivered <= cell.stored <= delivered + min(BATCH, dropped)
+    assert cell.took <= cell.allowed
 
 
 def assert_warned(ended, left):
@@ -109,13 +117,6 @@ def assert_warned(ended, left):
     lines = [line for line in ended.errors.splitlines() if "left behind" in line]
     wanted = f"WARNING vitally: {left} messages were left behind and dropped at exit"
     assert [line.partition(";")[0] for line in lines] == [wanted] * bool(left)
-
-
-def assert_in_time(cells, allowed):
-    """The programs ended in their time, but for what the others took of the machine."""
-    took = [cell.ended.at - cell.ended.facts["begun"] for cell in cells]
-    assert max(took) <= allowed + CROWDED
-    assert min(took[-2:]) <= allowed + GRACE
 
 
 @pytest.mark.parametrize("server", TIMES)
@@ -143,7 +144,6 @@ def test_what_is_queued_at_an_ending_is_delivered_or_counted(cells, ending, serv
             assert (told["delivered"], cell.stored) == (0, 0)
         else:
             assert told["delivered"] >= min(count, BATCH)
-    assert_in_time(cells(ending, server), TIMES[server])
 
 
 @pytest.mark.parametrize("server", TIMES)
@@ -157,7 +157,6 @@ def test_what_is_tracked_after_the_exit_hook_is_refused(cells, server):
         assert_arrived(cell, 0, 0)
         warnings = [line.partition("(")[0] for line in cell.ended.errors.splitlines()]
         assert warnings == ["WARNING vitally: dropped 1 as closed "] * bool(cell.count)
-    assert_in_time(cells("track after the hook", server), 0.0)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -168,4 +167,3 @@ def test_a_sigterm_that_nobody_handles_ends_a_program_as_ever(cells, server):
         assert (cell.ended.status, cell.ended.errors) == (-signal.SIGTERM, "")
         assert cell.ended.facts["taken"] == cell.count
         assert_arrived(cell, cell.ended.facts["told"].get("delivered", 0), cell.count)
-    assert_in_time(cells("SIGTERM", server), 0.0)

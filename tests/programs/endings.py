@@ -1,7 +1,7 @@
 """Programs that end with messages queued: each case is one ending, run by `tests/test_endings.py`.
 
-Each says how many calls it made, and the moment at which its end begins. What became of the messages is told by the
-callbacks, as it happens, and by the figures of the client, in the very last handler of the exit.
+Each says how many calls it made, the moment at which its end begins, and how long it worked till then. What became of
+the messages is told by the callbacks, as it happens, and by the client's figures, in the very last handler of the exit.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def say_books():
 
 def fill(client, count):
     """Track, and say that the end begins now."""
-    say(taken=track(client, "u", count), begun=time.monotonic())
+    say(taken=track(client, "u", count), begun=time.monotonic(), worked=time.process_time())
 
 
 def fall_off(url, count):
