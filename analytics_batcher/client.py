@@ -271,7 +271,8 @@ class Client(Calls):
                 break
             if lane.pipeline.cold:
                 lane.pipeline.start()
-            lane.buffer.wait_for_room(len(record), remaining)
+            if not lane.buffer.wait_for_room(len(record), remaining):
+                break
             reason = lane.buffer.put(record)
         return reason
 

@@ -757,6 +757,8 @@ def test_room_that_can_never_be_is_not_waited_for(make):
     """For a record larger than the buffer, and in a closed buffer, nobody waits."""
     buffer, _ = _full(make)
     assert _joined(_finishes(buffer.wait_for_room, 2**21, 1_000))
+    assert buffer.wait_for_room(2**21, 1_000) is False, "there is no use in trying again"
+    assert buffer.wait_for_room(30, 0) is True
     buffer.close()
     assert _joined(_finishes(buffer.wait_for_room, 30, 1_000))
 

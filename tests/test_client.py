@@ -283,6 +283,15 @@ def test_a_full_queue_blocks_for_a_while(make_client, receiver):
     assert stuck.stats().dropped == {"queue_full": 1}
 
 
+def test_a_call_does_not_wait_for_room_that_can_never_be(make_client):
+    """`block`: a message larger than the whole queue is refused at once, without turning on the spot for its time."""
+    client = make_client(max_queue_bytes=5_000, when_full="block", block_timeout=30)
+    started = time.monotonic()
+    assert client.track("u", "e", {"pad": "x" * 10_000}) is False
+    assert time.monotonic() - started < 1.0
+    assert client.stats().dropped == {"queue_full": 1}
+
+
 def test_shutdown_releases_a_blocked_call(make_client, wait_until):
     """A call that waits for room ends as `closed` when the client shuts down."""
     client = make_client(url="http://127.0.0.1:9", max_queue_messages=1, when_full="block", block_timeout=30)

@@ -79,8 +79,12 @@ class Buffer(Protocol):
     def put(self, record: bytes) -> DropReason | None:
         """Accept a record and count it, or say why not and count nothing. Never waits and never raises."""
 
-    def wait_for_room(self, size: int, timeout: float) -> None:
-        """Wait until a record of `size` bytes may fit, or the buffer is closed; at most `timeout` seconds."""
+    def wait_for_room(self, size: int, timeout: float) -> bool:
+        """Wait until a record of `size` bytes may fit, or the buffer is closed; at most `timeout` seconds.
+
+        Returns:
+            False, at once, if it is larger than the whole buffer and will never fit.
+        """
 
     def refuse(self, reason: DropReason, count: int = 1) -> None:
         """Count messages that were refused before they reached the buffer."""

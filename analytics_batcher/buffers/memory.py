@@ -137,19 +137,26 @@ class MemoryBuffer:
                 self._evicted += (record,)
         return None
 
-    def wait_for_room(self, size: int, timeout: float) -> None:
-        """Wait until a record of `size` bytes may fit, or the buffer is closed; at most `timeout` seconds."""
+    def wait_for_room(self, size: int, timeout: float) -> bool:
+        """Wait until a record of `size` bytes may fit, or the buffer is closed; at most `timeout` seconds.
+
+        Returns:
+            False, at once, if it is larger than the whole buffer and will never fit.
+        """
         size += RECORD_OVERHEAD
+        if size > self._max_bytes:
+            return False
         gate = _thread.allocate_lock()
         gate.acquire()
         with self._lock:
             fits = self._messages < self._max_messages and self._bytes + size <= self._max_bytes
-            if fits or self._max_messages == _CLOSED or size > self._max_bytes:
-                return
+            if fits or self._max_messages == _CLOSED:
+                return True
             self._gates += (gate,)
         if not gate.acquire(timeout=max(timeout, 0.0)):
             with self._lock:
                 self._gates = tuple(other for other in self._gates if other is not gate)
+        return True
 
     def refuse(self, reason: DropReason, count: int = 1) -> None:
         """Count messages that were refused before they reached the buffer."""
