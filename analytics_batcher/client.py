@@ -290,7 +290,7 @@ class Client(Calls):
             pipeline = lane.pipeline
             must_wake = pipeline.reporter.note(reason, detail, record)
             lane.buffer.refuse(reason)
-            if must_wake or pipeline.stopped:
+            if must_wake or pipeline.cold or pipeline.stopped:  # cold: a full queue may be waiting for a thread
                 pipeline.report_soon()
         return accepted
 
