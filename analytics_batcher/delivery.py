@@ -74,6 +74,7 @@ class BatchSender:
         self._plan: list[list[bytes]] = []
         self._attempts: dict[bytes, int] = {}  # by stamp, of messages sent and not settled
         self._filtered: dict[bytes, bytes] = {}  # by stamp, what `before_send` made of messages not settled
+        self._ahead = b""  # the stamp of the last one read that did not fit, which goes back to the buffer meanwhile
         self._searching = 0  # how many messages the search for a bad one began with
         self._found_good = False  # whether that search delivered anything
         self._refused_batches = 0  # batches of many, in a row, of which every message was refused
@@ -98,7 +99,8 @@ class BatchSender:
         losses: list[Loss] = []
         chosen: list[int] = []
         batch = fill(self._wires(records, candidates, chosen, losses), self._limits, self._destination.envelope)
-        del chosen[len(batch) :]  # the last one read may not have fitted
+        if chosen[len(batch) :]:  # the last one read may not have fitted
+            self._ahead = records[chosen.pop()][:STAMP_BYTES]
         lost = [place for loss in losses for place in loss.positions]
         tried = len(records) if self._plan else max([*chosen, *lost]) + 1
         if not batch:
@@ -127,7 +129,7 @@ class BatchSender:
     def _forget(self, places: Mapping[bytes, int]) -> None:
         """Drop what is remembered of messages that were settled, evicted or expired."""
         for known in (self._attempts, self._filtered):
-            for stamp in known.keys() - places.keys():
+            for stamp in known.keys() - places.keys() - {self._ahead}:
                 del known[stamp]
         groups = ([stamp for stamp in group if stamp in places] for group in self._plan)
         self._plan = [group for group in groups if group]

@@ -263,6 +263,24 @@ def test_before_send_changes_and_drops_messages_once(make_sender, receiver):
     assert not receiver.faults
 
 
+def test_before_send_sees_what_did_not_fit_once(make_sender, receiver):
+    """The message that was read and did not fit is not shown again, though it waits in the buffer over retries."""
+    seen = []
+
+    def before_send(message):
+        seen.append(message["properties"]["n"])
+        return message
+
+    receiver.script(Reply(500), Reply(500))
+    sender = make_sender(Limits(100, 1_000, 900), before_send=before_send)
+    records = records_of(*(track(number, pad="x" * 300) for number in range(4)))
+    tried = sender.send(records, None).tried
+    assert tried == 2
+    run(sender, records[:tried])
+    assert numbers(run(sender, records[tried:])[0]) == [2, 3]
+    assert seen == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("returned", [3, "text", [1], object()])
 def test_before_send_fails_closed(make_sender, receiver, returned):
     """What is no message, or an exception, drops the message rather than send it unfiltered."""
