@@ -96,6 +96,8 @@ def drain_all(deadlines: Sequence[tuple[Pipeline, float]], *, patient: bool) -> 
             share = now + max(deadline - now, 0.0) / (len(tickets) - place)
             if pipeline.drain(ticket, deadline if pipeline.start() else share, patient=patient):
                 late.append((pipeline, ticket, deadline))
+        else:
+            pipeline.report_here()
     return [pipeline for pipeline, ticket, deadline in late if pipeline.drain(ticket, deadline, patient=patient)]
 
 

@@ -228,6 +228,11 @@ class Pipeline:
                 self._wait_for_runner(ticket, min(deadline - now, _LOOK))
         return False
 
+    def report_here(self) -> None:
+        """Where no thread is to run: report what was refused at calls, though there may be nothing to send."""
+        if not self._background:
+            self._run_here(0, 0.0, patient=True)
+
     def _run_here(self, ticket: int, deadline: float, *, patient: bool) -> bool:
         claim, token = self._claim, object()
         try:
@@ -244,6 +249,7 @@ class Pipeline:
                     break
                 if wait:
                     self.buffer.wait(min(wait, remaining))
+            self.reporter.report_refused(self.buffer)  # nobody else will, where no thread runs
         finally:
             if _HOLDER in claim and claim[_HOLDER] is token:
                 self._runner = None

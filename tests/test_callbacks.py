@@ -99,6 +99,15 @@ def test_after_shutdown_the_caller_reports(make_client):
     assert told[0].messages[0]["event"] == "late"
 
 
+def test_without_a_thread_a_flush_reports(make_client):
+    """`background=False`: what was refused at calls is reported by the next flush, though there is nothing to send."""
+    told = []
+    client = make_client(on_drop=told.append, background=False)
+    client.track("", "bad")
+    assert client.flush()
+    assert [(drop.reason, drop.count) for drop in told] == [(DropReason.INVALID, 1)]
+
+
 @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
 def test_a_callback_that_raises_harms_nobody(make_client, receiver, caplog, raised):
     """Whatever a callback raises, everything is delivered and counted, and one line names the callback."""
