@@ -162,8 +162,10 @@ class Pipeline:
     def _left(self) -> None:
         self._open_gates()
         if self._finished():
+            self._stopped = True  # closed and empty, as it stays: from now on callers report what they are refused
             self._sender.close()
             lifecycle.forget(self)
+            self.reporter.report_refused(self.buffer)
 
     def _step(self, deadline: float | None) -> float | None:
         try:

@@ -99,6 +99,19 @@ def test_after_shutdown_the_caller_reports(make_client):
     assert told[0].messages[0]["event"] == "late"
 
 
+@pytest.mark.parametrize("background", [True, False], ids=["thread", "inline"])
+def test_after_a_shutdown_in_a_callback_the_caller_reports(make_client, wait_until, background):
+    """A client that a callback shut down ends once it is empty; from then on a refused call reports itself."""
+    told = []
+    client = make_client(on_drop=told.append, on_delivery=lambda _: client.shutdown(), background=background)
+    client.track("u", "delivered")
+    client.flush()
+    wait_until(lambda: client._lanes[0].pipeline.stopped)
+    for number in range(3):
+        client.track("u", str(number))
+        assert [drop.messages[0]["event"] for drop in told] == [str(each) for each in range(number + 1)]
+
+
 def test_without_a_thread_a_flush_reports(make_client):
     """`background=False`: what was refused at calls is reported by the next flush, though there is nothing to send."""
     told = []
