@@ -71,18 +71,6 @@ def test_celerys_children_deliver_with_the_usual_glue_too(receiver, wait_until):
     assert by_process.total() == TASKS
 
 
-def test_celerys_children_deliver_when_they_are_replaced(receiver, wait_until):
-    """Children that end after 20 tasks each deliver what these tracked, while their successors work."""
-    with working(receiver, wait_until, "--max-tasks-per-child", "20") as program:
-        # Not their successors' too: with this broker celery forks them in a thread, and at its end they are killed.
-        assert receiver.wait_for(lambda r: len(r.messages) >= 40, 10)
-        end(program)
-
-    by_process = arrived(receiver)
-    assert by_process.pop(program.pid) == 1
-    assert sorted(by_process.values())[-2:] == [20, 20]
-
-
 @pytest.mark.parametrize("inherited", [True, False])
 def test_children_of_celerys_own_multiprocessing_deliver(receiver, monkeypatch, inherited):
     """What a plain `billiard` process tracks is delivered at its end, by an inherited client or by one of its own."""

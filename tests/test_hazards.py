@@ -51,7 +51,7 @@ def test_our_column_is_fine_and_written(tmp_path):
         assert "| ✓ " in line
         assert any(line.startswith(f"| `{row}` | ") and ROWS[row].wanted in line for line in table)
     assert f"| fine | {len(CHEAP)} of {len(CHEAP)} |" in table
-    assert "hazards.py --peer analytics-batcher" in text
+    assert f"hazards.py --only {CHEAP[0]}" in text
 
 
 def test_a_break_of_ours_fails_the_command(tmp_path):
