@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .errors import DropReason
@@ -11,6 +12,8 @@ from .message import wire_bytes
 from .stamp import NATIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .batch import Limits
     from .destinations import Destination
     from .pipeline import Pipeline
@@ -109,7 +112,8 @@ def flush_all(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
     """
     if any(pipeline.is_runner for pipeline, _ in deadlines):
         return _at_once(deadlines)
-    late = drain_all(deadlines, patient=True)
+    with _without_locks(deadlines):
+        late = drain_all(deadlines, patient=True)
     return [pipeline.result(timed_out=pipeline in late) for pipeline, _ in deadlines]
 
 
@@ -123,7 +127,8 @@ def end_all(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
         pipeline.close()
     if any(pipeline.is_runner for pipeline, _ in deadlines):
         return _at_once(deadlines)
-    late = drain_all(deadlines, patient=False)
+    with _without_locks(deadlines):
+        late = drain_all(deadlines, patient=False)
     return [pipeline.stop(timed_out=pipeline in late) for pipeline, _ in deadlines]
 
 
@@ -131,3 +136,14 @@ def _at_once(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
     for pipeline, _ in deadlines:
         pipeline.begin_flush()
     return [pipeline.result(timed_out=pipeline.buffer.read().messages > 0) for pipeline, _ in deadlines]
+
+
+@contextmanager
+def _without_locks(deadlines: Sequence[tuple[Pipeline, float]]) -> Iterator[None]:
+    """Wait without the buffers' locks, one of which the caller holds if he is a signal handler in another call."""
+    held = [take_back for pipeline, _ in deadlines if (take_back := pipeline.buffer.let_go())]
+    try:
+        yield
+    finally:
+        for take_back in held:
+            take_back()

@@ -33,8 +33,8 @@ class Pipeline:
     Locking: `_claim` holds the token of whoever runs the consumer, who says so in `_runner`; nobody ever waits for it.
     It is a dictionary, not a lock: whoever is interrupted just after `setdefault` can still see that he got it, and
     looking at an item and deleting it are no calls, so that nothing can come between. `cold` is a hint, and changing
-    it twice does no harm: a thread that does not get the claim ends. `_gates` is replaced under `_books`, as
-    `_baseline` is; nothing waits and nothing is called back while it is held.
+    it twice does no harm: a thread that does not get the claim ends. `_gates` is changed under `_books`, and
+    `_baseline` is; there are no calls and no loops while it is held, at which a signal handler could come in and wait.
 
     Args:
         buffer: Where records wait.
@@ -72,7 +72,7 @@ class Pipeline:
         self._made_with = _thread.allocate_lock
         self._runner: int | None = None
         self._thread: threading.Thread | None = None
-        self._gates: tuple[_thread.LockType, ...] = ()
+        self._gates: dict[_thread.LockType, None] = {}
         self._baseline = self.buffer.ledger.copy()
         self._start_after = 0.0
         self._died = False
@@ -176,8 +176,8 @@ class Pipeline:
 
     def _open_gates(self) -> None:
         with self._books:
-            gates, none = self._gates, ()
-            self._gates = none
+            gates = self._gates
+            self._gates = {}
         for gate in gates:
             gate.release()
 
@@ -202,6 +202,7 @@ class Pipeline:
         ticket = self.buffer.ticket()
         if self.buffer.settled_below() < ticket:
             self._flush_below(ticket)
+            self.buffer.wake()  # also if that was no news: a flush interrupted by this one may not have come to it
             self.start()
         return ticket
 
@@ -264,11 +265,12 @@ class Pipeline:
         gate = _thread.allocate_lock()
         gate.acquire()
         with self._books:
-            self._gates += (gate,)
+            self._gates[gate] = None
         if self.buffer.settled_below() < ticket:
             gate.acquire(timeout=max(timeout, 0.0))
         with self._books:
-            self._gates = tuple(other for other in self._gates if other is not gate)
+            if gate in self._gates:
+                del self._gates[gate]
 
     def result(self, *, timed_out: bool) -> FlushResult:
         """What was settled since the previous result."""

@@ -1093,7 +1093,7 @@ def test_memory_of_gates_is_given_back(event, wait_until):
     wait_until(lambda: buffer._gates or not waiting.is_alive())
     event(buffer, lease)
     assert _joined(waiting)
-    assert buffer._gates == ()
+    assert buffer._gates == {}
 
 
 def test_memory_of_leases_is_given_back():

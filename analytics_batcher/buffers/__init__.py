@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..errors import DropReason
     from ..stats import Ledger
@@ -84,6 +84,15 @@ class Buffer(Protocol):
 
         Returns:
             False, at once, if it is larger than the whole buffer and will never fit.
+        """
+
+    def let_go(self) -> Callable[[], object] | None:
+        """Let the buffer's lock go, if the calling thread holds it, which then interrupted itself and must wait.
+
+        That is a signal handler or a finalizer in the middle of another call: what it waits for needs the lock.
+
+        Returns:
+            What takes it back, or `None`.
         """
 
     def refuse(self, reason: DropReason, count: int = 1) -> None:

@@ -7,8 +7,9 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from itertools import count, islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DropReason
 from ..stamp import accepted_at
@@ -16,7 +17,7 @@ from ..stats import Ledger
 from . import NEVER, Lease, Loss, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 RECORD_OVERHEAD: Final = sys.getsizeof(b"") + 8 + 16
 """What a waiting record takes beside its bytes: the object's header, its place in the queue, rounding."""
@@ -37,10 +38,11 @@ class MemoryBuffer:
         keep_evicted: Whether to keep evicted records until they are reported, within a sixteenth of `max_bytes`.
 
     Locking: `_lock` guards every field below but `_token`. Whoever changes something computes it first, and then
-    changes all of it in plain statements: no call and no loop, nothing at which the interpreter lets a signal handler,
-    a finalizer or an exception from outside in. So none of them can see, or leave, half of a change. What another call
-    may have changed in between, from a signal handler in this very thread (the lock is reentrant), is noticed and
-    computed again. Nothing waits and nothing is called back inside.
+    changes all of it in plain statements: no call, no loop and (for Python 3.10) no jump, nothing at which the
+    interpreter lets a signal handler, a finalizer or an exception from outside in. So none of them can see, or leave,
+    half of a change. What another call may have changed in between, from a signal handler in this very thread (the lock
+    is reentrant), is noticed and computed again. Nothing waits and nothing is called back inside; a handler that must
+    wait lets the lock go (`let_go`), so that other threads may change things in between, too.
     """
 
     durable = False
@@ -67,7 +69,7 @@ class MemoryBuffer:
         self._stale = 0  # how many records at the head of `_waiting` are leased, and only not removed yet
         self._returned: deque[tuple[int, bytes]] = deque()  # released records, all older than `_head`
         self._leases: tuple[Lease, ...] = ()
-        self._gates: tuple[_thread.LockType, ...] = ()
+        self._gates: dict[_thread.LockType, None] = {}
         self._evicted: deque[bytes] = deque()
         self._evicted_bytes = 0
         self._full = False  # whether a record found no room since the last `take`
@@ -116,26 +118,35 @@ class MemoryBuffer:
             return _QUEUE_FULL  # if need be, without evicting in vain
         # Each turn is whole in itself: what interrupts between two finds the books balanced.
         while self._messages >= self._max_messages or self._bytes + size > self._max_bytes:
-            returned, waiting = self._returned, self._waiting
-            if not returned and not waiting:
-                return _QUEUE_FULL
-            record = returned[0][1] if returned else waiting[0]
-            freed = len(record) + RECORD_OVERHEAD
-            if record is not (returned[0][1] if returned else waiting[0] if waiting else None):
-                continue
-            if returned:
-                del returned[0]
+            if self._returned:
+                back = self._returned[0]
+                freed = len(back[1]) + RECORD_OVERHEAD
+                if self._returned and self._returned[0] is back:
+                    del self._returned[0]
+                    self._messages -= 1
+                    self._bytes -= freed
+                    self._waiting_bytes -= freed
+                    self.ledger.evicted += 1
+                    self._keep(back[1], freed)
+            elif self._waiting:
+                record = self._waiting[0]
+                freed = len(record) + RECORD_OVERHEAD
+                if self._waiting and self._waiting[0] is record:
+                    del self._waiting[0]
+                    self._head += 1
+                    self._messages -= 1
+                    self._bytes -= freed
+                    self._waiting_bytes -= freed
+                    self.ledger.evicted += 1
+                    self._keep(record, freed)
             else:
-                del waiting[0]
-                self._head += 1
-            self._messages -= 1
-            self._bytes -= freed
-            self._waiting_bytes -= freed
-            self.ledger.evicted += 1
-            if self._evicted_bytes + freed <= self._keep_evicted:
-                self._evicted_bytes += freed
-                self._evicted += (record,)
+                return _QUEUE_FULL
         return None
+
+    def _keep(self, record: bytes, size: int) -> None:
+        if self._evicted_bytes + size <= self._keep_evicted:
+            self._evicted_bytes += size
+            self._evicted += (record,)
 
     def wait_for_room(self, size: int, timeout: float) -> bool:
         """Wait until a record of `size` bytes may fit, or the buffer is closed; at most `timeout` seconds.
@@ -152,11 +163,26 @@ class MemoryBuffer:
             fits = self._messages < self._max_messages and self._bytes + size <= self._max_bytes
             if fits or self._max_messages == _CLOSED:
                 return True
-            self._gates += (gate,)
-        if not gate.acquire(timeout=max(timeout, 0.0)):
-            with self._lock:
-                self._gates = tuple(other for other in self._gates if other is not gate)
+            self._gates[gate] = None
+        take_back = self.let_go()
+        try:
+            gate.acquire(timeout=max(timeout, 0.0))
+        finally:
+            if take_back is not None:
+                take_back()
+        with self._lock:
+            if gate in self._gates:
+                del self._gates[gate]
         return True
+
+    def let_go(self) -> Callable[[], object] | None:
+        """Let this buffer's lock go, if the calling thread holds it, which then interrupted itself and must wait.
+
+        Returns:
+            What takes it back, or `None`.
+        """
+        lock: Any = self._lock  # its methods are those by which a `Condition` waits with a lock that is held repeatedly
+        return partial(lock._acquire_restore, lock._release_save()) if lock._is_owned() else None  # noqa: SLF001
 
     def refuse(self, reason: DropReason, count: int = 1) -> None:
         """Count messages that were refused before they reached the buffer."""
@@ -187,15 +213,14 @@ class MemoryBuffer:
             leases = (*self._leases, lease)
             later = deque(islice(self._returned, len(returned), None))
             stale = len(waited)
-            if not records or evicted != self.ledger.evicted:
-                return
-            lease.keys, lease.records = keys, records
-            self._leases = leases
-            self._returned = later
-            self._waiting_bytes -= weight
-            self._head += stale
-            self._stale = stale
-            self._full = False
+            if records and evicted == self.ledger.evicted:
+                lease.keys, lease.records = keys, records
+                self._leases = leases
+                self._returned = later
+                self._waiting_bytes -= weight
+                self._head += stale
+                self._stale = stale
+                self._full = False
             self._trim()
 
     def _trim(self) -> None:
@@ -219,18 +244,18 @@ class MemoryBuffer:
         with self._lock:
             lost = self._with_lost(losses)
             leases = self._leases if records else self._without(lease)
-            gates, none = self._gates, ()
-            if lease not in self._leases:
-                return False
-            lease.keys, lease.records = keys, records
-            self._leases = leases
-            self._messages -= settled
-            self._bytes -= size
-            self.ledger.delivered += arrived
-            self.ledger.lost = lost
-            self._gates = none
+            valid = lease in self._leases
+            if valid:
+                lease.keys, lease.records = keys, records
+                self._leases = leases
+                self._messages -= settled
+                self._bytes -= size
+                self.ledger.delivered += arrived
+                self.ledger.lost = lost
+            gates = self._gates
+            self._gates = {}
         _open(gates)
-        return True
+        return valid
 
     def _with_lost(self, losses: Sequence[Loss]) -> dict[DropReason, int]:
         lost = self.ledger.lost.copy()
@@ -260,26 +285,28 @@ class MemoryBuffer:
 
     def abandon(self, reason: DropReason) -> list[bytes]:
         """Give up everything, leased records too, and count it as `reason`."""
+        ledger = self.ledger
         with self._lock:
             while True:
                 self._trim()
-                tracked, evicted = self.ledger.tracked, self.ledger.evicted
+                before = self._messages, ledger.tracked, ledger.delivered, ledger.evicted, self._leases, self._returned
                 held = [pair for lease in self._leases for pair in zip(lease.keys, lease.records, strict=True)]
                 records = [record for _, record in sorted([*held, *self._returned])] + list(self._waiting)
                 lost = self._with_lost([Loss(reason, "", range(len(records)))])
                 head = self._head + len(self._waiting)
                 returned: deque[tuple[int, bytes]] = deque()
                 waiting: deque[bytes] = deque()
-                gates, none = self._gates, ()
-                if tracked == self.ledger.tracked and evicted == self.ledger.evicted:
+                now = self._messages, ledger.tracked, ledger.delivered, ledger.evicted, self._leases, self._returned
+                if before == now:
+                    self._leases = ()
+                    self._head = head
+                    self._returned = returned
+                    self._waiting = waiting
+                    self._messages = self._bytes = self._waiting_bytes = 0
+                    self.ledger.lost = lost
                     break
-            self._leases = none
-            self._head = head
-            self._returned = returned
-            self._waiting = waiting
-            self._messages = self._bytes = self._waiting_bytes = 0
-            self.ledger.lost = lost
-            self._gates = none
+            gates = self._gates
+            self._gates = {}
         _open(gates)
         return records
 
@@ -301,28 +328,33 @@ class MemoryBuffer:
     def settled_below(self) -> int:
         """A key such that no record below it is waiting or leased."""
         with self._lock:
-            held = [lease.keys[0] for lease in self._leases if lease.keys]
-            if self._returned:
-                held.append(self._returned[0][0])
-            return min(held, default=self._head)
+            while True:
+                leases, returned, head = self._leases, self._returned, self._head
+                held = [lease.keys[0] for lease in leases if lease.keys]
+                if returned:
+                    held.append(returned[0][0])
+                if leases is self._leases and returned is self._returned:
+                    return min(held, default=head)
 
     def read(self) -> Reading:
         """What the buffer holds, and its books, at one moment."""
+        ledger = self.ledger
         with self._lock:
-            self._trim()
-            heads = [lease.records[0] for lease in self._leases if lease.records]
-            if self._returned:
-                heads.append(self._returned[0][1])
-            elif self._waiting:
-                heads.append(self._waiting[0])
-            return Reading(
-                self._messages,
-                self._bytes,
-                len(self._returned) + len(self._waiting),
-                self._waiting_bytes,
-                min(map(accepted_at, heads), default=None),
-                self.ledger.copy(),
-            )
+            while True:
+                self._trim()
+                before = self._messages, ledger.tracked, ledger.delivered, ledger.evicted, self._leases
+                heads = [lease.records[0] for lease in self._leases if lease.records]
+                if self._returned:
+                    heads.append(self._returned[0][1])
+                elif self._waiting:
+                    heads.append(self._waiting[0])
+                waiting = len(self._returned) + len(self._waiting)
+                sizes = self._bytes, self._waiting_bytes
+                books = ledger.copy()
+                if before == (self._messages, ledger.tracked, ledger.delivered, ledger.evicted, self._leases):
+                    break
+        oldest = min(map(accepted_at, heads), default=None)
+        return Reading(before[0], sizes[0], waiting, sizes[1], oldest, books)
 
     def arm(self, messages: float, size: float) -> bool:
         """Wake the consumer once this much is waiting (`NEVER`: not at all).
@@ -353,9 +385,9 @@ class MemoryBuffer:
     def close(self) -> None:
         """Refuse every further record as `closed`."""
         with self._lock:
-            gates, none = self._gates, ()
+            gates = self._gates
             self._max_messages = _CLOSED
-            self._gates = none
+            self._gates = {}
         _open(gates)
 
 
@@ -370,6 +402,6 @@ def _first(pairs: Iterable[tuple[int, bytes]], messages: int, size: int) -> list
     return taken
 
 
-def _open(gates: Sequence[_thread.LockType]) -> None:
+def _open(gates: Iterable[_thread.LockType]) -> None:
     for gate in gates:
         gate.release()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import linecache
 import logging
 import signal
 import sys
 import threading
 import time
 import weakref
-from collections import Counter
 from contextlib import suppress
 from itertools import count
+from random import Random
 
 from harness import KEPT, be_told, books, make_client, say, start, track, unkept_client
+from interrupter import Interrupter
 
-TICK = 0.0005
+from analytics_batcher import Retry
+
+INTERVALS = (0.0002, 0.0005, 0.001, 0.002, 0.005)
 SECONDS = 0.5
 
 
@@ -25,9 +27,9 @@ class Interrupt(BaseException):
     """What is thrown into a call."""
 
 
-def event(client, user):
+def event(client, user, text="x" * 20):
     """One message."""
-    return client.track(user, "happened", {"text": "x" * 20}, account_id="a")
+    return client.track(user, "happened", {"text": text}, account_id="a")
 
 
 def in_time(seconds=SECONDS):
@@ -48,10 +50,13 @@ def is_free(client):
     return bool(used)
 
 
-def tick(handler):
-    """Call a signal handler again and again."""
+def ticking(handler, seconds=SECONDS):
+    """Counts for a while, in which a signal handler is called at intervals of each of several lengths."""
     signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+    for interval in INTERVALS:
+        signal.setitimer(signal.ITIMER_REAL, interval, interval)
+        yield from in_time(seconds / len(INTERVALS))
+    end_ticks()
 
 
 def end_ticks():
@@ -86,15 +91,13 @@ def handlers_track(url, when_full, room, most):
             call("handler")
             depth.pop()
 
-    tick(handler)
-    for number in in_time():
-        if number < int(most):
+    for number in ticking(handler):
+        if number < int(most) / len(INTERVALS):
             call("main")
-    end_ticks()
     conclude(client, calls=len(calls), taken=len(taken), from_handlers=calls.count("handler"))
 
 
-def handlers_raise(url, when_full, room):
+def handlers_raise(url, when_full, room, timer):
     """Raise out of signal handlers that interrupt a call."""
     client = make_client(url, when_full=when_full, max_queue_messages=int(room), flush_interval=0.01)
     taken, refused, raised = [], [], []
@@ -106,16 +109,98 @@ def handlers_raise(url, when_full, room):
                 raise Interrupt
             frame = frame.f_back
 
-    signal.signal(signal.SIGALRM, handler)
-    for number in in_time():
-        if number == 5_000 and int(room) > number:
-            break
-        # One at a time: Python 3.10 looks for signals before it unwinds a `with`, and then leaves its lock locked.
-        signal.setitimer(signal.ITIMER_REAL, 0.000001 * (1 + number % 30))
+    def call():
         with suppress(Interrupt):
             (taken if event(client, "main") else refused).append(True)
-    end_ticks()
+
+    if timer == "ticks":
+        for _ in ticking(handler):
+            call()
+    else:
+        signal.signal(signal.SIGALRM, handler)
+        for number in in_time():
+            if number == 5_000 and int(room) > number:
+                break
+            # One at a time: Python 3.10 looks for signals before it unwinds a `with`, and then leaves its lock locked.
+            signal.setitimer(signal.ITIMER_REAL, 0.000001 * (1 + number % 30))
+            call()
+        end_ticks()
     conclude(client, taken=len(taken), refused=len(refused), raised=len(raised))
+
+
+NATIVE = {"type": "track", "userId": "main", "event": "happened", "properties": {}}
+INTERRUPTED = {
+    "track": lambda client: event(client, "main"),
+    "enqueue": lambda client: client.enqueue(dict(NATIVE)),
+    "flush": lambda client: (event(client, "main"), client.flush(PATIENCE)),
+    "shutdown": lambda client: (event(client, "main"), client.shutdown(PATIENCE)),
+    "stats": lambda client: client.stats(),
+}
+PATIENCE = 3
+"""The most seconds of a flush. One in a handler takes as long if what it interrupts keeps the consumer still."""
+
+
+def handlers_call(url, call, background, when_full):
+    """Call in signal handlers that interrupt other calls, and say how long that took at most."""
+    called, late = [], []
+    random = Random(4)
+    client = make_client(
+        url, when_full=when_full, max_queue_messages=50, flush_interval=0.001, background=background == "thread"
+    )
+
+    def handler(*_):
+        began = time.monotonic()
+        event(client, "handler")
+        result = INTERRUPTED[call](client)
+        if call == "flush" and background == "thread":
+            late.extend([True] * result[1].timed_out)
+        called.append(time.monotonic() - began)
+        rearm()
+
+    def rearm():
+        if not late:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(INTERVALS[0], INTERVALS[-1]))
+
+    signal.signal(signal.SIGALRM, handler)
+    for name, interrupted in INTERRUPTED.items():
+        rearm()
+        for _ in in_time(0.2) if name != "shutdown" else ():
+            interrupted(client)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    end_ticks()
+    conclude(client, called=len(called), longest=max(called), late=len(late))
+
+
+def handlers_shut_down(url, background):
+    """Shut clients down in signal handlers that interrupt their calls; a late one has a lock in its way."""
+    random = Random(4)
+    late, left, tracked, settled, delivered, free = [], [], 0, 0, 0, True
+    for number in range(30 * len(INTERRUPTED)):
+        interrupted = list(INTERRUPTED.values())[number % len(INTERRUPTED)]
+        client = unkept_client(url, background=background == "thread", flush_interval=0.001, verify=False)
+        done = []
+
+        def handler(*_, client=client, done=done):
+            event(client, "handler")
+            done.append(client.shutdown(PATIENCE))
+
+        track(client, "before", 3)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))
+        while not done:
+            interrupted(client)
+        end_ticks()
+        client.shutdown(PATIENCE)
+        stats = client.stats()
+        late += [number] * (done[0].timed_out and not (background == "inline" and done[0].pending))
+        left += [number] * (stats.pending > 0 or stats.dropped["exit"] > 0)
+        tracked += stats.tracked
+        delivered += stats.delivered
+        settled += stats.delivered + stats.dropped["closed"]
+        free = free and is_free(client)
+        if late or left:
+            break
+    say(late=late, left=left, tracked=tracked, settled=settled, delivered=delivered, free=free)
 
 
 def first_calls_interrupted(url):
@@ -217,6 +302,10 @@ def log_handler(url):
     )
 
 
+class Odd:
+    """What JSON does not know."""
+
+
 ACTIONS = {
     "track": lambda client: event(client, "callback"),
     "flush": lambda client: client.flush(10),
@@ -243,13 +332,14 @@ def in_callback(url, option, use):
         return given
 
     client = make_client(url, flush_interval=0.01, **{option: callback})
+    text = Odd() if option == "default" else "x"
     for _ in range(3):
-        event(client, "main")
+        event(client, "main", text)
         client.track("", "invalid")
     first = client.flush(5)
     while not acted and time.monotonic() < deadline:
         threading.Event().wait(0.002)  # a refusal is reported on the consumer's own time
-    event(client, "main")
+    event(client, "main", text)
     second = client.flush(5)
     last = client.shutdown(5)
     client.track("", "invalid after the end")
@@ -342,93 +432,8 @@ def consumer_killed_in_request(url):
     conclude(client, dead=not killed.is_alive(), alive=client.stats().consumer_alive)
 
 
-class Thrower:
-    """Throws once: at a new point of those in the package at which the interpreter lets exceptions from outside in.
-
-    These points are the entries of functions, the returns from C, the turns of loops, and on Python 3.10 every return;
-    each is new when it is passed for the first and for the second time.
-
-    Args:
-        exception: What to throw.
-        known: The points at which something was thrown before; the new one is added.
-        consumer: Whether into the consumer's thread; if not, into the calling one.
-    """
-
-    RETURNS = {"call", "c_return"} | ({"return"} if sys.version_info < (3, 11) else set())
-
-    def __init__(self, exception, known, *, consumer=False):
-        self.place = self.thread = None
-        self._exception, self._known = exception, known
-        self._passed = Counter()
-        self._module = threading if consumer else sys
-        self._lines = {}
-
-    def __enter__(self):
-        self._module.settrace(self._trace)
-        self._module.setprofile(self._profile)
-        return self
-
-    def __exit__(self, *_):
-        self._module.setprofile(None)
-        self._module.settrace(None)
-
-    def is_over(self, client):
-        """Whether a consumer came to its end, or went through without passing as many points."""
-        return not client.stats().pending if self.thread is None else not self.thread.is_alive()
-
-    def _is_ours(self, frame):
-        if frame is None or self.place or "analytics_batcher/" not in frame.f_code.co_filename:
-            return False
-        return self._module is sys or threading.current_thread().name.startswith("analytics-batcher:")
-
-    def _profile(self, frame, what, _):
-        at = frame.f_back if what == "return" else frame
-        if what in self.RETURNS and self._is_ours(at):
-            self._pass(at, what)
-
-    def _trace(self, frame, what, _):
-        if not self._is_ours(frame):
-            return None
-        if what == "line":
-            before, self._lines[frame] = self._lines.get(frame, 0), frame.f_lineno
-            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-            if frame.f_lineno <= before and line.split()[:1] in (["for"], ["while"]):
-                self._pass(frame, "loop")
-        elif what == "return":
-            self._lines.pop(frame, None)
-        return self._trace
-
-    def _pass(self, frame, what):
-        name = frame.f_code.co_filename.rpartition("analytics_batcher/")[2]
-        place = f"{name}:{frame.f_lineno} {frame.f_code.co_name} ({what})"
-        self._passed[place] += 1
-        point = (place, self._passed[place])
-        if self._passed[place] <= 2 and point not in self._known:
-            self._known.add(point)
-            self.place, self.thread = place, threading.current_thread()
-            sys.setprofile(None)
-            sys.settrace(None)
-            self._act()
-
-    def _act(self):
-        raise self._exception
-
-
-class Caller(Thrower):
-    """Calls at such a point, as a signal handler or a finalizer does, where a `Thrower` throws.
-
-    Args:
-        use: What to call.
-        known: As for a `Thrower`.
-    """
-
-    def __init__(self, use, known):
-        super().__init__(None, known)
-        self._act = use
-
-
 def aftermath(client, accepted):
-    """What is wrong with a client after something was thrown into it, if anything is; it is gone after this."""
+    """What is wrong with a client after it was interrupted, if anything is; it is gone after this."""
     wrong = []
     if not is_free(client):
         return ["a lock is held"]
@@ -450,12 +455,13 @@ CALLS = {
     "track": lambda client: event(client, "thrown into"),
     "flush": lambda client: client.flush(2),
     "shutdown": lambda client: client.shutdown(2),
+    "give-up": lambda client: client.shutdown(0),
     "stats": lambda client: client.stats(),
 }
 
 
-def thrown_everywhere(url, calls, background, when_full, room):
-    """Throw into calls at each point where that can happen, each time with a new client."""
+def interrupted_everywhere(url, calls, background, when_full, room, action):  # noqa: PLR0917 - a command line
+    """Interrupt calls at each point where that can happen, each time with a new client: raise there, or call."""
     wrong, points, delivered = {}, set(), 0
     gc.freeze()
     gc.disable()  # no finalizer of an earlier client may come between
@@ -469,16 +475,28 @@ def thrown_everywhere(url, calls, background, when_full, room):
                 when_full=when_full,
                 max_queue_messages=int(room),
                 flush_interval=60,
+                batch_bytes=1_000,
+                retry=Retry(base=0.001),
                 verify=False,  # no certificates to load, and none needed
                 on_drop=lambda _: None,
             )
             accepted = 0
             if call != "track" or int(room) < 10:
                 accepted = track(client, "before", 3)
-            with Thrower(Interrupt, points) as thrower, suppress(Interrupt):
+            late = []
+
+            def act(client=client, late=late):
+                if action == "raise":
+                    raise Interrupt
+                result = CALLS[action](client)
+                # A flush that has interrupted the very run of the consumer cannot wait for it.
+                if background == "thread" and action in {"flush", "shutdown"}:
+                    late.extend([f"a {action} was late"] * result.timed_out)
+
+            with Interrupter(act, points) as interrupter, suppress(Interrupt):
                 CALLS[call](client)
-            place = thrower.place
-            found = aftermath(client, accepted)
+            place = interrupter.place
+            found = late + aftermath(client, accepted)
             if found:
                 wrong[place or call] = found
             delivered += client.stats().delivered
@@ -499,7 +517,7 @@ def called_everywhere(url, calls, background):
         while place and len(wrong) < 10:
             client = unkept_client(url, background=background == "thread", flush_interval=60, verify=False)
             accepted = track(client, "before", 3)
-            with Caller(use, points) as caller:
+            with Interrupter(use, points) as caller:
                 CALLS[call](client)
             place = caller.place
             found = aftermath(client, accepted)
@@ -514,16 +532,16 @@ def killed_everywhere(url):
     wrong, points, delivered, missed, pause = {}, set(), 0, 0, threading.Event()
     while len(wrong) < 10 and missed < 3:
         client = unkept_client(url, batch_messages=2, flush_interval=0.001, verify=False)
-        with Thrower(SystemExit, points, consumer=True) as thrower:
+        with Interrupter(sys.exit, points, consumer=True) as interrupter:
             accepted = track(client, "before", 3)
             end = time.monotonic() + 2
-            while not thrower.is_over(client) and time.monotonic() < end:
+            while not interrupter.is_over(client) and time.monotonic() < end:
                 pause.wait(0.0005)  # the end of a thread tells nobody, and a flush would start another one
-        if thrower.place is None:
+        if interrupter.place is None:
             missed += 1  # how often the consumer looks is not the same each time
         found = aftermath(client, accepted)
         if found:
-            wrong[thrower.place or "nowhere"] = found
+            wrong[interrupter.place or "nowhere"] = found
         delivered += client.stats().delivered
     say(points=len(points), wrong=wrong, delivered=delivered)
 
@@ -533,14 +551,16 @@ if __name__ == "__main__":
         {
             "handlers_track": handlers_track,
             "handlers_raise": handlers_raise,
+            "handlers_call": handlers_call,
+            "handlers_shut_down": handlers_shut_down,
             "first_calls_interrupted": first_calls_interrupted,
             "finalizers": finalizers,
             "log_handler": log_handler,
             "callbacks": callbacks,
             "thrown_into_caller": thrown_into_caller,
             "consumer_killed": consumer_killed,
-            "thrown_everywhere": thrown_everywhere,
             "called_everywhere": called_everywhere,
+            "interrupted_everywhere": interrupted_everywhere,
             "killed_everywhere": killed_everywhere,
             "consumer_killed_in_request": consumer_killed_in_request,
         }
