@@ -13,6 +13,7 @@ from .buffers import Loss
 from .destinations import Action, Unsupported, Verdict
 from .errors import DropReason, TransportError
 from .message import decode, message_id_of, replace
+from .report import is_interrupt
 from .retry import Retry, Schedule
 from .sender import Outcome
 from .stamp import NATIVE, STAMP_BYTES, flags_of
@@ -173,9 +174,9 @@ class BatchSender:
             if message is None:
                 return DropReason.FILTERED, "before_send returned None"
             changed = replace(record, message, self._default)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever it raises, it fails closed, for this message alone
+        except BaseException as error:
+            if is_interrupt(error):
+                raise  # and nothing else: whatever it raises, it fails closed, for this message alone
             return DropReason.FILTERED, f"before_send raised {type(error).__name__}"
         unfit = None if flags_of(changed) & NATIVE else self._destination.check(decode(changed))
         return changed if unfit is None else unfit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections import deque
 from pathlib import Path
@@ -25,6 +26,15 @@ _HOLDER: Final = 0
 _NOTICES: Final = 1_000
 _SHARE: Final = 16
 _EVICTED: Final = "the oldest, to make room"
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether what came out of a callback is a Ctrl-C, which reaches the main thread only, and not the callback's own.
+
+    Args:
+        error: What was raised.
+    """
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 class Reporter:
@@ -212,9 +222,9 @@ class Reporter:
     def _call(self, option: str, hook: Callable[..., object], told: object) -> None:
         try:
             hook(told)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the application's callback must not end the consumer
+        except BaseException as error:
+            if is_interrupt(error):
+                raise  # and nothing else: the application's callback must not end the consumer
             said = self._damper.count(option)
             if said:
                 logger.error("%s: %s raised %s (%d times)", self._name, option, type(error).__name__, said)

@@ -121,7 +121,7 @@ def test_without_a_thread_a_flush_reports(make_client):
     assert [(drop.reason, drop.count) for drop in told] == [(DropReason.INVALID, 1)]
 
 
-@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit, KeyboardInterrupt])
 def test_a_callback_that_raises_harms_nobody(make_client, receiver, caplog, raised):
     """Whatever a callback raises, everything is delivered and counted, and one line names the callback."""
 
@@ -138,6 +138,68 @@ def test_a_callback_that_raises_harms_nobody(make_client, receiver, caplog, rais
     assert client.stats().dropped == {"invalid": 300}
     assert len(lines(caplog, "on_delivery raised")) == 1
     assert not lines(caplog, "payload")
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit, KeyboardInterrupt])
+def test_a_filter_that_raises_costs_its_message(make_client, receiver, raised):
+    """Whatever `before_send` raises drops the message that it was given, and the others go on."""
+
+    def before_send(message):
+        if message["event"] == "odd":
+            raise raised("with a payload in it")
+        return message
+
+    client = make_client(before_send=before_send)
+    for event in ("first", "odd", "last"):
+        client.track("u", event)
+    assert client.flush()
+    assert [message["event"] for message in receiver.messages] == ["first", "last"]
+    assert client.stats().dropped == {"filtered": 1}
+    assert client.stats().consumer_alive
+
+
+@pytest.mark.parametrize("option", ["before_send", "on_delivery", "on_drop"])
+def test_a_ctrl_c_in_a_callback_reaches_the_main_thread(make_client, receiver, option):
+    """Where `flush` runs callbacks in the main thread, a Ctrl-C goes through to the application, and loses nothing."""
+    pressed = []
+
+    def callback(given):
+        if not pressed:
+            pressed.append(True)
+            raise KeyboardInterrupt
+        return given
+
+    client = make_client(background=False, **{option: callback})
+    client.track("u", "e")
+    client.track("", "invalid")
+    with pytest.raises(KeyboardInterrupt):
+        client.flush()
+    client.flush()
+    assert len(receiver.messages) == 1
+    assert balanced(client.stats())
+    assert client.shutdown().pending == 0
+    assert client.stats().dropped == {"invalid": 1}
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit, KeyboardInterrupt])
+def test_a_default_that_raises_harms_nobody_else(make_client, receiver, raised):
+    """An error in `default` costs its value; what is meant to end more than that goes through, and counts nothing."""
+
+    def default(_):
+        raise raised("with a payload in it")
+
+    client = make_client(default=default)
+    client.track("u", "before")
+    if raised is RuntimeError:
+        assert client.track("u", "odd", {"value": object()})
+    else:
+        with pytest.raises(raised):
+            client.track("u", "odd", {"value": object()})
+    client.track("u", "after")
+    assert client.flush()
+    arrived = [message["event"] for message in receiver.messages]
+    assert arrived == ["before", "odd", "after"] if raised is RuntimeError else ["before", "after"]
+    assert client.stats().tracked == client.stats().delivered == len(arrived)
 
 
 def test_callbacks_may_call_the_client(make_client, receiver, wait_until):

@@ -155,9 +155,10 @@ def test_finalizers_can_track_while_the_collector_runs(receiver, when_full, room
     assert_exact(ended.facts, receiver)
 
 
-def test_a_log_handler_can_track_what_the_consumer_logs(receiver):
+@pytest.mark.parametrize("also", ["nothing", "flush", "stats"])
+def test_a_log_handler_can_track_what_the_consumer_logs(receiver, also):
     """A log handler that tracks every record, those of our own requests and warnings too, neither hangs nor loops."""
-    ended = run("reentries", "log_handler", receiver.url)
+    ended = run("reentries", "log_handler", receiver.url, also)
 
     assert_silent(ended)
     assert {"analytics_batcher", "application", "urllib3.connectionpool"} <= set(ended.facts["loggers"])

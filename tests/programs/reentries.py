@@ -271,8 +271,8 @@ def finalizers(url, when_full, room):
     conclude(client, calls=len(calls), taken=len(taken), by_caller=by_caller)
 
 
-def log_handler(url):
-    """Track every log record of the root logger at DEBUG, those of the consumer's own requests too."""
+def log_handler(url, also):
+    """Track every log record of the root logger at DEBUG, those of the consumer's own requests too, and then call."""
     client = make_client(url, flush_interval=0.01)
     calls, taken, loggers = [], [], set()
 
@@ -282,6 +282,10 @@ def log_handler(url):
             calls.append(True)
             if event(client, record.name):
                 taken.append(True)
+            if also == "flush":
+                client.flush(0.01)
+            elif also == "stats":
+                client.stats()
 
     logging.basicConfig(level=logging.DEBUG, handlers=[Handler()])
     for _ in in_time(0.5):
