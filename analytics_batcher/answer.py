@@ -16,11 +16,12 @@ class Answer:
     Attributes:
         status: The HTTP status.
         headers: The headers; names are looked up in lower case.
-        body: At most 64 KiB of the body as it came over the wire, never inflated.
+        body: At most 64 KiB of the body as it came over the wire, never inflated. As the headers, it may repeat
+            anything, and so its `repr` shows neither.
         truncated: Whether there was more of the body than was read.
     """
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
     truncated: bool = False

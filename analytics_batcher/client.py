@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .calls import Calls
 from .encoding import Unserializable
@@ -14,9 +14,10 @@ from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
 from .options import Options, limits_of
 from .retry import Retry
-from .settings import number
+from .settings import number, shown
 from .stamp import ID_GIVEN, NATIVE, TIME_GIVEN, new_head
 from .stats import FlushResult, Stats, together, total
+from .text import printable, seal_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,8 @@ class Client(Calls):
         ValueError: If a setting is wrong; it names the setting, the value and what is allowed.
     """
 
+    _lanes: tuple[Lane, ...] = ()
+
     def __init__(
         self,
         destination: Destination | Sequence[Destination],
@@ -92,6 +95,7 @@ class Client(Calls):
         background: bool = True,
         enabled: bool = True,
     ) -> None:
+        proxy = seal_url(proxy)
         options = Options(
             max_queue_messages=max_queue_messages,
             max_queue_bytes=max_queue_bytes,
@@ -159,8 +163,14 @@ class Client(Calls):
         return make(cls, options)
 
     def __repr__(self) -> str:
-        shown = [lane.destination for lane in self._lanes]
-        return f"Client({shown if len(shown) > 1 else shown[0]!r})"
+        each = [lane.destination for lane in self._lanes]
+        return f"Client({each[0] if len(each) == 1 else each!r})"
+
+    def __reduce_ex__(self, protocol: Any, /) -> NoReturn:
+        raise TypeError(
+            "a Client is neither pickled nor copied, since it holds threads, connections and secrets: make one in the "
+            "process that uses it, for example by Client.from_env(); children made by a fork may use their parent's"
+        )
 
     # The way in
 
@@ -231,7 +241,7 @@ class Client(Calls):
             if lane.destination.name == to:
                 return lane
         names = " or ".join(repr(lane.destination.name) for lane in self._lanes)
-        raise ValueError(f"to={to!r}: allowed is {names}")
+        raise ValueError(f"to={shown(to)}: allowed is {names}")
 
     def _put(self, lanes: tuple[Lane, ...], message: dict[str, Any], flags: int, plain: bool | None) -> bool:
         try:
@@ -284,7 +294,7 @@ class Client(Calls):
         accepted: bool = False,
     ) -> bool:
         if self._strict and not accepted:
-            raise refusal(refused[0][1], refused[0][2])
+            raise refusal(refused[0][1], printable(refused[0][2]))
         record = self._kept(message) if self._options.on_drop is not None else None
         for lane, reason, detail in refused:
             pipeline = lane.pipeline

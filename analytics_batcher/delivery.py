@@ -18,6 +18,7 @@ from .retry import Retry, Schedule
 from .sender import Outcome
 from .stamp import NATIVE, STAMP_BYTES, flags_of
 from .stats import Delivery
+from .text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]")
 _MANY: Final = 20
 _REFUSED_BATCHES: Final = 2
 _SUSPECTS: Final = 3
+_ERROR_CHARACTERS: Final = 1_000
 
 
 class BatchSender:
@@ -122,10 +124,14 @@ class BatchSender:
             wait=wait,
             requests=requests,
             retries=requests if repeated else max(requests - 1, 0),  # of the transport's own, on a new connection
-            error=None if verdict.action is Action.DELIVERED else verdict.detail,
+            error=None if verdict.action is Action.DELIVERED else self._told(verdict.detail),
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
             receipt=dataclasses.replace(receipt, count=len(delivered)) if receipt and delivered else None,
         )
+
+    def _told(self, detail: str) -> str:
+        # A destination escapes and masks what it quotes; one that an application brings along may not.
+        return printable(detail, _ERROR_CHARACTERS, hide=self._destination.secrets)
 
     def _forget(self, places: Mapping[bytes, int]) -> None:
         """Drop what is remembered of messages that were settled, evicted or expired."""

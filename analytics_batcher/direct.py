@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .destinations import Action, read_json
 from .encoding import Unserializable
 from .errors import InvalidResponse
 from .message import encode
-from .text import printable
+from .text import mask, printable
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SUCCESS: Final = range(200, 300)
 _BODY_CHARACTERS: Final = 1_000
+_TELLING: Final = 8
+"""The characters from which on a secret is not found by chance in a vendor's own words."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +57,38 @@ def send_batch(destination: Destination, messages: Any, options: Options) -> Bat
         TransportError: If no answer came.
         InvalidResponse: If the answer's status is not 2xx.
     """
-    body = _body(destination, messages, options)
+    request = _Request(destination, messages, options)
     if not options.enabled:
         return BatchResult(0, None, ("the client is disabled: nothing was sent",))
-    headers = destination.headers()
-    if options.gzip and destination.gzip:
-        body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip"}
     transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
     try:
-        return _result(destination, transport.post(destination.url, headers, body))
+        return _result(destination, transport.post(destination.url, request.headers, request.body))
     finally:
         transport.close()
 
 
+class _Request:
+    """Keeps the body, which may hold the secret, out of the variables of frames through which errors pass."""
+
+    __slots__ = ("body", "headers")
+
+    def __init__(self, destination: Destination, messages: Any, options: Options) -> None:
+        self.body = _body(destination, messages, options)
+        self.headers = destination.headers()
+        if options.gzip and destination.gzip:
+            self.body, self.headers = gzip.compress(self.body, mtime=0), {**self.headers, "Content-Encoding": "gzip"}
+
+
 def _result(destination: Destination, answer: Answer) -> BatchResult:
     verdict = destination.verdict(answer)
+    said = answer.body.decode("utf-8", "replace")
+    masked = mask(said, [secret for secret in destination.secrets if len(secret) >= _TELLING])
+    if masked != said:
+        answer = replace(answer, body=masked.encode())
     if answer.status not in _SUCCESS:
         text = printable(answer.body, _BODY_CHARACTERS, hide=destination.secrets)[:_BODY_CHARACTERS]
-        raise InvalidResponse(verdict.detail, answer.status, text)
+        detail = printable(verdict.detail, _BODY_CHARACTERS, hide=destination.secrets)
+        raise InvalidResponse(detail, answer.status, text)
     said = read_json(answer)
     errors = said.get("errors") if isinstance(said, dict) else None
     named = tuple(errors) if isinstance(errors, list) else ()
@@ -94,7 +110,7 @@ def _body(destination: Destination, messages: Any, options: Options) -> bytes:
         try:
             wires.append(encode(message, options.default))
         except Unserializable as error:
-            raise ValueError(f"message {place} cannot be written as JSON: {error}") from None
+            raise ValueError(f"message {place} cannot be written as JSON: {printable(str(error))}") from None
         if len(wires[-1]) > limits.message_bytes:
             raise ValueError(f"message {place} has {len(wires[-1])} bytes: allowed are {limits.message_bytes}")
     body = destination.body(wires, time.time())

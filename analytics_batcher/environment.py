@@ -12,6 +12,8 @@ from .destinations.customerio import CustomerIO
 from .destinations.segment import Segment
 from .destinations.vitally import Vitally
 from .retry import Retry
+from .settings import shown
+from .text import Secret, printable, seal_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -76,7 +78,11 @@ class _Reader:
         self._left = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
 
     def take(self, name: str) -> str | None:
-        return self._left.pop(PREFIX + name, None)
+        value: str | None = seal_url(self._left.pop(PREFIX + name, None))
+        return value
+
+    def secret(self, name: str) -> Secret:
+        return Secret(self.need(name))
 
     def need(self, name: str) -> str:
         value = self.take(name)
@@ -92,9 +98,9 @@ class _Reader:
         given: dict[str, Any] = {} if base_url is None else {"base_url": base_url}
         unknown = [kind for kind in kinds if kind not in _KINDS]
         if unknown:
-            raise ValueError(f"{PREFIX}DESTINATION={unknown[0]!r}: allowed is {' or '.join(map(repr, _KINDS))}")
+            raise ValueError(f"{PREFIX}DESTINATION={shown(unknown[0])}: allowed is {' or '.join(map(repr, _KINDS))}")
         if len(set(kinds)) < len(kinds):
-            raise ValueError(f"{PREFIX}DESTINATION={','.join(kinds)!r}: allowed is each name once")
+            raise ValueError(f"{PREFIX}DESTINATION={shown(','.join(kinds))}: allowed is each name once")
         return [_KINDS[kind](self, given) for kind in kinds]
 
     def retry(self) -> Retry | None:
@@ -112,11 +118,11 @@ class _Reader:
             self.take(name)
         if self._left:
             # Its value may be a secret under a misspelt name.
-            raise ValueError(f"{min(self._left)}: there is no such setting")
+            raise ValueError(f"{printable(min(self._left))}: there is no such setting")
 
 
 def _vitally(reader: _Reader, given: dict[str, Any]) -> Destination:
-    subdomain, api_token = reader.take("VITALLY_SUBDOMAIN"), reader.need("VITALLY_API_TOKEN")
+    subdomain, api_token = reader.take("VITALLY_SUBDOMAIN"), reader.secret("VITALLY_API_TOKEN")
     names = {"Vitally": "VITALLY_SUBDOMAIN", "subdomain": "VITALLY_SUBDOMAIN", "api_token": "VITALLY_API_TOKEN"}
     with _naming({**names, "base_url": "BASE_URL"}):
         return Vitally(subdomain, api_token=api_token, **given)
@@ -124,7 +130,7 @@ def _vitally(reader: _Reader, given: dict[str, Any]) -> Destination:
 
 def _customerio(reader: _Reader, given: dict[str, Any]) -> Destination:
     region = reader.take("CUSTOMERIO_REGION") or "us"
-    site_id, api_key = reader.need("CUSTOMERIO_SITE_ID"), reader.need("CUSTOMERIO_API_KEY")
+    site_id, api_key = reader.secret("CUSTOMERIO_SITE_ID"), reader.secret("CUSTOMERIO_API_KEY")
     names = {"site_id": "CUSTOMERIO_SITE_ID", "api_key": "CUSTOMERIO_API_KEY", "region": "CUSTOMERIO_REGION"}
     with _naming({**names, "base_url": "BASE_URL"}):
         return CustomerIO(site_id, api_key, region=region, **given)
@@ -132,7 +138,7 @@ def _customerio(reader: _Reader, given: dict[str, Any]) -> Destination:
 
 def _segment(reader: _Reader, given: dict[str, Any]) -> Destination:
     with _naming({"write_key": "SEGMENT_WRITE_KEY", "base_url": "BASE_URL"}):
-        return Segment(reader.need("SEGMENT_WRITE_KEY"), **given)
+        return Segment(reader.secret("SEGMENT_WRITE_KEY"), **given)
 
 
 _KINDS: Final[dict[str, Callable[[_Reader, dict[str, Any]], Destination]]] = {
@@ -147,13 +153,13 @@ def _value(name: str, text: str, default: Any) -> Any:
     if name in _HOOKS:
         raise ValueError(f"{PREFIX}{name.upper()}: a function cannot be given in the environment")
     if name == "retry":
-        raise ValueError(f"{PREFIX}RETRY={text!r}: allowed are {PREFIX}RETRY_BASE and its like, one for each part")
+        raise ValueError(f"{PREFIX}RETRY={shown(text)}: allowed are {PREFIX}RETRY_BASE and its like, one for each part")
     try:
-        return _parsed(name, text.strip(), default)
+        return seal_url(_parsed(name, text.strip(), default))
     except ValueError:
         wanted = "a whole number" if name in _WHOLE or type(default) is int else "a number"
         wanted = "true or false" if type(default) is bool or name == "gzip" else wanted
-        raise ValueError(f"{PREFIX}{name.upper()}={text!r}: allowed is {wanted}") from None
+        raise ValueError(f"{PREFIX}{name.upper()}={shown(text)}: allowed is {wanted}") from None
 
 
 def _parsed(name: str, text: str, default: Any) -> Any:

@@ -90,6 +90,9 @@ class TransportError(AnalyticsError):
         super().__init__(detail)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[TransportError], tuple[str, str]]:  # as its arguments are not all of `args`
+        return type(self), (str(self), self.kind)
+
 
 class InvalidResponse(AnalyticsError):  # noqa: N818 - the public contract names it so
     """A direct `batch()` was answered with another status than 2xx.
@@ -103,6 +106,9 @@ class InvalidResponse(AnalyticsError):  # noqa: N818 - the public contract names
         super().__init__(detail)
         self.status = status
         self.body = body
+
+    def __reduce__(self) -> tuple[type[InvalidResponse], tuple[str, int, str]]:  # as above
+        return type(self), (str(self), self.status, self.body)
 
 
 _BY_REASON: Final[dict[DropReason, type[MessageError]]] = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .destinations import name_of
 from .errors import DropReason
 from .message import wire_bytes
 from .stamp import NATIVE
@@ -70,7 +71,7 @@ def all_of(destination: Any, *, gzip: bool | None) -> tuple[Destination, ...]:
         if isinstance(one, type) or not hasattr(one, "verdict") or not hasattr(one, "wire"):
             given = one.__name__ if isinstance(one, type) else type(one).__name__  # its value may hold a secret
             raise ValueError(f"destination is {given}: allowed is Vitally(...), CustomerIO(...), Segment(...)")
-    names = [one.name for one in several]
+    names = [name_of(one.name) for one in several]
     if not several or len(set(names)) < len(names):
         raise ValueError(f"destination names {names}: allowed is at least one, each with a name of its own (name=...)")
     if gzip and not any(one.gzip for one in several):

@@ -161,8 +161,9 @@ class Reporter:
             records: Those of them that were kept.
         """
         said = 0 if reason is DropReason.EXIT else self._damper.count(reason, count)
+        detail = printable(detail)
         if said:
-            text = f" ({printable(detail)})" if detail else ""
+            text = f" ({detail})" if detail else ""
             logger.warning("%s: dropped %d as %s%s", self._name, said, str(reason), text)
         if self._on_drop is not None:
             messages = tuple(decode(record) for record in records)
@@ -196,10 +197,10 @@ class Reporter:
             What is to be seen as the last error.
         """
         place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__} in {place.name}, {Path(place.filename).name}:{place.lineno}"
+        text = printable(f"{type(error).__name__} in {place.name}, {Path(place.filename).name}:{place.lineno}")
         said = self._damper.count(text)
         if said:
-            logger.error("%s: the consumer failed: %d times, the last one: %s", self._name, said, printable(text))
+            logger.error("%s: the consumer failed: %d times, the last one: %s", self._name, said, text)
         return text
 
     def restarted(self) -> None:
@@ -227,4 +228,5 @@ class Reporter:
                 raise  # and nothing else: the application's callback must not end the consumer
             said = self._damper.count(option)
             if said:
-                logger.error("%s: %s raised %s (%d times)", self._name, option, type(error).__name__, said)
+                name = printable(type(error).__name__)
+                logger.error("%s: %s raised %s (%d times)", self._name, option, name, said)

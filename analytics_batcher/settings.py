@@ -90,4 +90,5 @@ def shown(value: Any) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 - a broken repr must not hide which setting is wrong
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - about a terminal's line
+    text = text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - about a terminal's line
+    return text if text.isprintable() else repr(text)[1:-1]  # a foreign `repr` may have several lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from .errors import DropReason
 
@@ -103,6 +102,27 @@ class Dropped(Mapping[str, int]):
         return Dropped({reason: self[reason] + other[reason] for reason in reasons})
 
 
+class _ByName(Mapping[str, "Stats"]):
+    """The figures of each destination: as little to be changed as they are, and pickled, as no `mappingproxy` is."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Mapping[str, Stats]) -> None:
+        self._parts = dict(parts)
+
+    def __getitem__(self, name: str) -> Stats:
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __repr__(self) -> str:
+        return repr(self._parts)
+
+
 @dataclass(frozen=True)
 class Stats:
     """A client's figures at one moment.
@@ -139,7 +159,7 @@ class Stats:
     last_error: str | None = None
     oldest_pending_age: float | None = None
     consumer_alive: bool = True
-    destinations: Mapping[str, Stats] = field(default_factory=lambda: MappingProxyType({}))
+    destinations: Mapping[str, Stats] = field(default_factory=lambda: _ByName({}))
 
 
 def total(parts: Mapping[str, Stats]) -> Stats:
@@ -168,7 +188,7 @@ def total(parts: Mapping[str, Stats]) -> Stats:
         last_error=errors[0] if errors else None,
         oldest_pending_age=max(ages, default=None),
         consumer_alive=all(part.consumer_alive for part in each),
-        destinations=MappingProxyType(dict(parts)),
+        destinations=_ByName(parts),
     )
 
 

@@ -14,7 +14,6 @@ import os
 import re
 import socket
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import monotonic
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from .answer import Answer
 from .errors import TransportError
+from .settings import shown
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Transport:
             self._adapter = self._open()
         except OSError as error:
             allowed = "True, False or the path of a file or directory of PEM certificates"
-            raise ValueError(f"verify must be {allowed}, not {verify!r} ({type(error).__name__})") from None
+            raise ValueError(f"verify must be {allowed}, not {shown(verify)} ({type(error).__name__})") from None
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, deadline: float | None = None) -> Answer:
         """Send one request and read its answer, whatever the status: redirects are not followed.
@@ -217,6 +217,7 @@ class Transport:
         if isinstance(result, TransportError) and result.kind == "reset" and not (watch.dialled or watch.received):
             result = self._attempt(url, headers, body)
         if isinstance(result, TransportError):
+            del headers, body  # which may hold secrets: an error tracker shows the variables of an error's frames
             raise TransportError(str(result), result.kind)  # `result` would hold this frame, which holds it
         return result
 
@@ -345,17 +346,30 @@ def _kind(error: BaseException, watch: _Watch) -> str:
 def _checked_timeout(timeout: float | tuple[float, float]) -> tuple[float, float]:
     parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,)  # noqa: PLR2004 - a pair
     if not all(isinstance(part, (int, float)) and part is not True and 0 < part < math.inf for part in parts):
-        raise ValueError(f"timeout must be a positive number of seconds, or a pair (connect, read), not {timeout!r}")
+        wanted = "a positive number of seconds, or a pair (connect, read)"
+        raise ValueError(f"timeout must be {wanted}, not {shown(timeout)}")
     return float(parts[0]), float(sum(parts))
 
 
 def _checked_proxy(proxy: str | None) -> str | None:
-    if proxy is None or proxy == "environment":
+    if proxy is None or proxy == "environment" or _is_proxy(proxy):
         return proxy
-    with suppress(ValueError):
+    schemes = ", ".join(_PROXY_SCHEMES)
+    given = shown(proxy if not isinstance(proxy, str) else _without_password(proxy))
+    raise ValueError(f"proxy must be None, 'environment' or a URL of scheme {schemes} with a host, not {given}")
+
+
+def _is_proxy(proxy: Any) -> bool:
+    if not isinstance(proxy, str) or not proxy.isascii() or not proxy.isprintable() or " " in proxy:
+        return False
+    try:
         parts = urlsplit(proxy)
-        if parts.scheme in _PROXY_SCHEMES and parts.hostname and parts.port != 0:
-            return proxy
+        return parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _without_password(proxy: str) -> str:
     _, credentials, host = proxy.rpartition("@")
-    shown, schemes = "***@" * bool(credentials) + host, ", ".join(_PROXY_SCHEMES)
-    raise ValueError(f"proxy must be None, 'environment' or a URL of scheme {schemes} with a host, not {shown!r}")
+    # Without a host, what looks like a bad port is the password.
+    return f"***@{host}" if credentials else re.sub(r":(?!//|\d*/?$).*", ":***", host)

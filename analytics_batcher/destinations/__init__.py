@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ..encoding import loads
 from ..retry import asked_wait
 from ..settings import shown
-from ..text import printable
+from ..text import Secret, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..errors import DropReason
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f]*:[0-9a-f:.]*")
 _RETRIED: Final = frozenset({408, 410, 425, 429, 460})
 _PERMANENT_5XX: Final = frozenset({501, 505})
 _OK: Final = 200
@@ -191,8 +192,9 @@ def base_of(base_url: Any, *, allow_http: bool) -> str:
         parts = urlsplit(base_url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host = None
-    if not host or parts.scheme not in {"http", "https"} or "\\" in base_url:
+        host, port = None, None
+    fits = host and _HOST.fullmatch(host) and (":" in host) is ("[" in base_url) and port != 0
+    if not host or not fits or parts.scheme not in {"http", "https"}:
         raise ValueError(f"base_url={shown(base_url)}: {wanted}")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError(f"base_url={shown(base_url)}: {wanted}")
@@ -216,35 +218,35 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def name_of(name: Any, kind: str) -> str:
+def name_of(name: Any, kind: str | None = None) -> str:
     """Check a destination's name.
 
     Args:
-        name: What was given; `None` stands for `kind`.
-        kind: The destination's kind.
+        name: What was given.
+        kind: What `None` stands for.
 
     Raises:
         ValueError: If it is not a short text.
     """
-    if name is None:
+    if name is None and kind is not None:
         return kind
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"name={shown(name)}: allowed are 1 to 64 letters, digits, '.', '_' and '-'")
     return name
 
 
-def secret(setting: str, value: Any, *, prefix: str = "") -> str:
+def secret(setting: str, value: Secret, *, prefix: str = "") -> Secret:
     """Check the characters of a secret before a header carries it: an error about a bad header would show it.
 
     Args:
         setting: The setting's name.
-        value: The secret; it stands in no error.
+        value: The secret, sealed; it stands in no error.
         prefix: Taken off where it was given along.
 
     Raises:
         ValueError: If it is empty, or has characters that a header cannot carry.
     """
-    text = value.removeprefix(prefix) if isinstance(value, str) else ""
+    text = Secret(value.removeprefix(prefix))
     if not text or not all("!" <= character <= "~" for character in text):
         raise ValueError(f"{setting}: allowed is text of visible ASCII characters, without spaces (it is not shown)")
     return text

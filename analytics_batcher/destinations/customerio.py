@@ -14,7 +14,7 @@ from ..errors import DropReason
 from ..message import seconds_of, ulid_of_text
 from ..settings import allowed, shown
 from ..stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, flags_of, ulid_text, unix_seconds
-from ..text import printable
+from ..text import Secret, printable, seal
 from . import Action, Verdict, base_of, is_json_object, name_of, read_json, read_status, secret
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class CustomerIO:
     id_field = "id"
     time_field = "timestamp"
     gzip = False
+    name = "customerio"
+    url = ""
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class CustomerIO:
         name: str | None = None,
         allow_http: bool = False,
     ) -> None:
+        site_id, api_key = seal(site_id), seal(api_key)
         own = _REGIONS[allowed("region", region, tuple(_REGIONS))]
         base = own if base_url is None else base_of(base_url, allow_http=allow_http)
         self.name = name_of(name, "customerio")
@@ -84,16 +87,17 @@ class CustomerIO:
             raise ValueError(f"object_types={shown(object_types)}: allowed is a mapping of names to types")
         types = dict(object_types or {})
         # An id of a custom object is made text in a call, and so it is here.
-        self._types = {str(kind): _object_type(f"object_types[{kind!r}]", of_kind) for kind, of_kind in types.items()}
+        self._types = {
+            str(kind): _object_type(f"object_types[{shown(kind)}]", of_kind) for kind, of_kind in types.items()
+        }
         if not isinstance(convert_dates, bool):
             raise ValueError(f"convert_dates={shown(convert_dates)}: allowed is True or False")  # noqa: TRY004 - a setting
         self._convert = _converted if convert_dates else _as_it_is
         if ":" in secret("site_id", site_id):
             raise ValueError("site_id: allowed is text without a colon, which ends it in the header (it is not shown)")
-        pair = f"{site_id}:{secret('api_key', api_key)}"
-        encoded = b64encode(pair.encode()).decode()
+        encoded = Secret(b64encode(f"{site_id}:{secret('api_key', api_key)}".encode()).decode())
         self.secrets: tuple[str, ...] = (encoded, api_key, site_id)
-        self._authorization = f"Basic {encoded}"
+        self._authorization = Secret(f"Basic {encoded}")
 
     def __repr__(self) -> str:
         return f"CustomerIO({self.url!r}, name={self.name!r})"

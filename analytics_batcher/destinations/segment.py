@@ -13,7 +13,7 @@ from ..errors import DropReason
 from ..message import stamp_of, wire
 from ..settings import allowed, flag, shown
 from ..stamp import HEAD_BYTES, NATIVE, flags_of, iso_milliseconds
-from ..text import printable
+from ..text import Secret, printable, seal
 from ..version import __version__
 from . import Action, Verdict, base_of, name_of, read_json, read_status, secret
 
@@ -68,6 +68,8 @@ class Segment:
     id_field = "messageId"
     time_field = "timestamp"
     gzip = True
+    name = "segment"
+    url = ""
 
     def __init__(
         self,
@@ -79,34 +81,38 @@ class Segment:
         name: str | None = None,
         allow_http: bool = False,
     ) -> None:
+        write_key = seal(write_key)
         allowed("auth", auth, ("basic", "body", "both", "raw"))
         if not isinstance(path, str) or not _PATH.fullmatch(path):
             raise ValueError(f"path={shown(path)}: allowed is a path such as '/v1/batch'")
         self.name = name_of(name, "segment")
         self.url = base_of(base_url, allow_http=allow_http) + path
-        encoded = b64encode(f"{secret('write_key', write_key)}:".encode()).decode()
+        encoded = Secret(b64encode(f"{secret('write_key', write_key)}:".encode()).decode())
         self.secrets: tuple[str, ...] = (encoded, write_key)
         self._headers = {"Content-Type": "application/json"}
         if auth in {"basic", "both"}:
-            self._headers["Authorization"] = f"Basic {encoded}"
+            self._headers["Authorization"] = Secret(f"Basic {encoded}")
         elif auth == "raw":
-            self._headers["Authorization"] = f"Basic {write_key}"
-        self._tail = b',"writeKey":' + dumps(write_key, None, OPTIONS) if auth in {"body", "both"} else b""
-        self.envelope = len('{"batch":[],"sentAt":""}') + _MOMENT_BYTES + len(self._tail)
+            self._headers["Authorization"] = Secret(f"Basic {write_key}")
+        self._key = write_key if auth in {"body", "both"} else None
+        self.envelope = len('{"batch":[],"sentAt":""}') + _MOMENT_BYTES + len(self._tail())
 
     @classmethod
     def eu(cls, write_key: str, **options: Any) -> Self:
         """Segment in the European Union: a workspace there refuses what comes to the host of the United States."""
+        write_key = seal(write_key)
         return cls(write_key, base_url=_EU, **options)
 
     @classmethod
     def rudderstack(cls, data_plane_url: str, write_key: str, **options: Any) -> Self:
         """RudderStack, which reads the key from the header only."""
+        write_key = seal(write_key)
         return cls(write_key, base_url=data_plane_url, auth="basic", **{"name": "rudderstack", **options})
 
     @classmethod
     def jitsu(cls, base_url: str, write_key: str, **options: Any) -> Self:
         """Jitsu, whose key is `keyId:secret`, and which says in the body of a 200 what it refused."""
+        write_key = seal(write_key)
         return cls(write_key, base_url=base_url, auth="basic", **{"name": "jitsu", **options})
 
     @classmethod
@@ -119,6 +125,7 @@ class Segment:
             strict: Whether invalid messages are answered with an error; they are dropped in silence otherwise.
             options: Those of the class.
         """
+        api_key = seal(api_key)
         allowed("region", region, ("us", "eu"))
         base = "https://cdp.customer.io" if region == "us" else "https://cdp-eu.customer.io"
         made = cls(api_key, auth="basic", **{"base_url": base, "name": "customerio_pipelines", **options})
@@ -161,7 +168,10 @@ class Segment:
     def body(self, wires: Sequence[bytes], now: float, /) -> bytes:
         """A request's body. `sentAt` is the attempt's, by which the vendor corrects clocks."""
         moment = iso_milliseconds(int(now * 1000)).encode()
-        return b'{"batch":[%b],"sentAt":"%b"%b}' % (b",".join(wires), moment, self._tail)
+        return b'{"batch":[%b],"sentAt":"%b"%b}' % (b",".join(wires), moment, self._tail())
+
+    def _tail(self) -> bytes:
+        return b"" if self._key is None else b',"writeKey":' + dumps(self._key, None, OPTIONS)
 
     def verdict(self, answer: Answer) -> Verdict:
         """Read an answer. Any 2xx is a delivery, but for a page of HTML, and what Jitsu refuses in it."""

@@ -10,8 +10,9 @@ from ..batch import Limits
 from ..encoding import OPTIONS, dumps, loads
 from ..errors import DropReason
 from ..message import wire
+from ..settings import shown
 from ..stamp import HEAD_BYTES, SEGMENT_FIELDS, flags_of
-from ..text import printable
+from ..text import Secret, printable, seal
 from . import Action, Verdict, base_of, is_json_object, name_of, read_json, read_status, secret
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Vitally:
     id_field = "messageId"
     time_field = "timestamp"
     gzip = False
+    name = "vitally"
+    url = ""
 
     def __init__(
         self,
@@ -61,27 +64,31 @@ class Vitally:
         name: str | None = None,
         allow_http: bool = False,
     ) -> None:
+        api_token = seal(
+            api_token
+        )  # first of all, as of every other secret: an error shows the variables of its frames
         if base_url is not None:
             base = base_of(base_url, allow_http=allow_http)
         elif subdomain is None:
             raise ValueError("Vitally needs a subdomain, such as 'acme', or a base_url")
         elif not isinstance(subdomain, str) or not _SUBDOMAIN.fullmatch(subdomain):
             raise ValueError(
-                f"subdomain={subdomain!r}: allowed are letters a to z, digits and, inside, hyphens, at most 63"
+                f"subdomain={shown(subdomain)}: allowed are letters a to z, digits and, inside, hyphens, at most 63"
             )
         else:
             base = f"https://{subdomain}.api.vitally.io"
         self.name = name_of(name, "vitally")
         self.url = base + _PATH
-        self._token = secret("api_token", api_token, prefix="Basic ")
-        self.secrets: tuple[str, ...] = (self._token,)
+        token = secret("api_token", api_token, prefix="Basic ")
+        self.secrets: tuple[str, ...] = (token,)
+        self._authorization = Secret(f"Basic {token}")
 
     def __repr__(self) -> str:
         return f"Vitally({self.url!r}, name={self.name!r})"
 
     def headers(self) -> Mapping[str, str]:
         """The headers of a request. The token goes raw, as the vendor wants it, not as base64 of `token:`."""
-        return {"Content-Type": "application/json", "Authorization": f"Basic {self._token}"}
+        return {"Content-Type": "application/json", "Authorization": self._authorization}
 
     def check(self, message: Mapping[str, Any]) -> tuple[DropReason, str] | None:
         """Why a neutral message cannot be sent: the vendor's required and conditional fields."""

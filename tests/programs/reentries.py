@@ -442,13 +442,13 @@ def aftermath(client, accepted):
     if not is_free(client):
         return ["a lock is held"]
     accepted += client.track("after", "happened", account_id="a")
-    result = client.flush(1)
+    result = client.flush(5)
     if result.timed_out or result.pending:
         wrong.append(f"a flush left {result.pending}")
     stats = client.stats()
     if stats.tracked != stats.delivered + sum(stats.dropped.values()) + stats.pending:
         wrong.append(f"{stats.tracked} tracked, {stats.delivered} delivered, {stats.pending} pending")
-    result = client.shutdown(1)
+    result = client.shutdown(5)
     stats = client.stats()
     if result.pending or stats.pending or stats.pending_bytes:
         wrong.append(f"at the end {stats.pending} messages, {stats.pending_bytes} bytes pending")
