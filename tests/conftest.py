@@ -1,14 +1,57 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
 import pytest
+from programs.canary import FORMATTER, TOKEN, told
 
 from analytics_batcher import Client, Vitally
 from analytics_batcher.receiver import Receiver
 
-TOKEN = "test-token"
+
+class Watch(logging.Handler):
+    """Sees every log record of the session, from DEBUG on, and keeps those that tell a canary.
+
+    Threads append to `told`, which is one C call; a test's fixture empties it.
+    """
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.told = []
+
+    def emit(self, record):
+        """Look at a record, its traceback included."""
+        text = FORMATTER.format(record)
+        if told(text):
+            self.told.append(f"{record.name}: {text}")
+
+
+WATCH = Watch()
+
+
+def pytest_configure():
+    """Log everything, and watch it."""
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(WATCH)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_tells():
+    """Fails a test in which a secret, or what stands for personal data, was logged."""
+    WATCH.told.clear()
+    yield
+    assert not WATCH.told
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Fails a test by which one was printed."""
+    report = yield
+    if report.passed and (found := told(report.capstdout + report.capstderr)):
+        report.outcome, report.longrepr = "failed", f"printed were {found}"
+    return report
 
 
 @pytest.fixture

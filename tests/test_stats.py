@@ -197,7 +197,7 @@ def test_results_cannot_be_changed(result):
             setattr(result, field.name, None)
 
 
-@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
+@pytest.mark.parametrize("result", [*RESULTS, total({"vitally": RESULTS[0]})], ids=lambda result: type(result).__name__)
 def test_results_can_be_sent_to_another_process(result):
     """A result can be pickled, as a task queue does with what a task returns."""
     assert pickle.loads(pickle.dumps(result)) == result  # noqa: S301 - we wrote it ourselves

@@ -17,6 +17,11 @@ from pathlib import Path
 from analytics_batcher import Client, Vitally
 
 FOLDER = Path(__file__).parent
+if str(FOLDER) not in sys.path:  # as a program has it
+    sys.path.append(str(FOLDER))
+
+from canary import PERSON, TOKEN, told, watch_logs  # noqa: E402 - see above
+
 ROOT = FOLDER.parents[1]
 SECONDS = "PROGRAM_SECONDS"
 KEPT = []
@@ -69,10 +74,12 @@ class Program:
             ) from None
         at = time.monotonic()
         facts = {}
-        for line in _text(self._out).splitlines():
+        said, errors = _text(self._out), _text(self._errors)
+        assert not told(said + errors), f"the program's output tells what nobody is to see: {said}{errors}"
+        for line in said.splitlines():
             if line.startswith("{"):  # a server says more than facts
                 facts |= json.loads(line)
-        return Ended(status, facts, _text(self._errors), at)
+        return Ended(status, facts, errors, at)
 
 
 def _text(file):
@@ -119,6 +126,7 @@ def run(program, case, *arguments, seconds=30.0):
 def start(cases):
     """Run the case that the command line names. A process that hangs shows where, and ends."""
     _watch()
+    watch_logs()
     if hasattr(os, "register_at_fork"):
         # The watch is a thread: a child that inherited its books, and not it, would wait for its end for ever.
         stop = faulthandler.cancel_dump_traceback_later
@@ -143,7 +151,7 @@ def be_told():
 
 def unkept_client(url, **options):
     """A client of the test's receiver."""
-    return Client(Vitally(api_token="test-token", base_url=url), **options)
+    return Client(Vitally(api_token=TOKEN, base_url=url), **options)
 
 
 def make_client(url, **options):
@@ -154,7 +162,8 @@ def make_client(url, **options):
 
 def track(client, name, count):
     """Track messages of users `name-0`, `name-1` and so on; the number that was accepted."""
-    return sum(client.track(f"{name}-{number}", "happened", account_id="a") for number in range(count))
+    about = {"email": PERSON}
+    return sum(client.track(f"{name}-{number}", "happened", about, account_id="a") for number in range(count))
 
 
 def books(client):

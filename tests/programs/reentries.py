@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import count
 from random import Random
 
+from canary import PERSON
 from harness import KEPT, be_told, books, make_client, say, start, track, unkept_client
 from interrupter import Interrupter
 
@@ -27,7 +28,7 @@ class Interrupt(BaseException):
     """What is thrown into a call."""
 
 
-def event(client, user, text="x" * 20):
+def event(client, user, text=PERSON):
     """One message."""
     return client.track(user, "happened", {"text": text}, account_id="a")
 
