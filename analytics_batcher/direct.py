@@ -15,6 +15,8 @@ from .text import mask, printable
 from .transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .answer import Answer
     from .destinations import Destination
     from .options import Options
@@ -81,10 +83,7 @@ class _Request:
 
 def _result(destination: Destination, answer: Answer) -> BatchResult:
     verdict = destination.verdict(answer)
-    said = answer.body.decode("utf-8", "replace")
-    masked = mask(said, [secret for secret in destination.secrets if len(secret) >= _TELLING])
-    if masked != said:
-        answer = replace(answer, body=masked.encode())
+    answer = _masked(answer, destination.secrets)
     if answer.status not in _SUCCESS:
         text = printable(answer.body, _BODY_CHARACTERS, hide=destination.secrets)[:_BODY_CHARACTERS]
         detail = printable(verdict.detail, _BODY_CHARACTERS, hide=destination.secrets)
@@ -95,6 +94,13 @@ def _result(destination: Destination, answer: Answer) -> BatchResult:
     if not named and verdict.action is not Action.DELIVERED:  # a captive portal says 200 too
         named = (verdict.detail,)
     return BatchResult(answer.status, answer.body.decode("utf-8", "replace") if said is None else said, named)
+
+
+def _masked(answer: Answer, secrets: Sequence[str]) -> Answer:
+    """An answer without the secrets that it repeats."""
+    said = answer.body.decode("utf-8", "replace")
+    masked = mask(said, [secret for secret in secrets if len(secret) >= _TELLING])
+    return answer if masked == said else replace(answer, body=masked.encode())
 
 
 def _body(destination: Destination, messages: Any, options: Options) -> bytes:

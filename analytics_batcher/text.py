@@ -61,7 +61,9 @@ def mask(text: str, secrets: Iterable[str]) -> str:
         text: What a server said, which may repeat them.
         secrets: The secrets.
     """
-    for secret in filter(None, secrets):
+    for secret in secrets:
+        if not 0 < len(secret) <= len(text):
+            continue
         spelt = "".join(rf"(?:{_escaped(c)}|\\u00{ord(c):02x}|%{ord(c):02x})" for c in secret)
         text = re.sub(spelt, _HIDDEN, text, flags=re.IGNORECASE)
     return text
