@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .batch import Limits, fill
@@ -32,7 +33,7 @@ _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]")
 _MANY: Final = 20
 _REFUSED_BATCHES: Final = 2
 _SUSPECTS: Final = 3
-_ERROR_CHARACTERS: Final = 1_000
+_REASON_CHARACTERS: Final = 1_000
 
 
 class BatchSender:
@@ -124,14 +125,10 @@ class BatchSender:
             wait=wait,
             requests=requests,
             retries=requests if repeated else max(requests - 1, 0),  # of the transport's own, on a new connection
-            error=None if verdict.action is Action.DELIVERED else self._told(verdict.detail),
+            error=None if verdict.action is Action.DELIVERED else verdict.detail,
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
             receipt=dataclasses.replace(receipt, count=len(delivered)) if receipt and delivered else None,
         )
-
-    def _told(self, detail: str) -> str:
-        # A destination escapes and masks what it quotes; one that an application brings along may not.
-        return printable(detail, _ERROR_CHARACTERS, hide=self._destination.secrets)
 
     def _forget(self, places: Mapping[bytes, int]) -> None:
         """Drop what is remembered of messages that were settled, evicted or expired."""
@@ -199,8 +196,18 @@ class BatchSender:
         except TransportError as error:
             return Verdict(Action.RETRY, f"{error.kind}: {error}"), None
         seconds = time.monotonic() - started
-        verdict = self._destination.verdict(answer)
+        verdict = self._fit_to_show(self._destination.verdict(answer))
         return verdict, Delivery(count, len(body), seconds, answer.status, attempts, self.name)
+
+    def _fit_to_show(self, verdict: Verdict) -> Verdict:
+        # A destination escapes and masks what it quotes; one that an application brings along may not.
+        show = partial(printable, limit=_REASON_CHARACTERS, hide=self._destination.secrets)
+        return dataclasses.replace(
+            verdict,
+            detail=show(verdict.detail),
+            rejected={place: show(why) for place, why in verdict.rejected.items()},
+            rejected_ids={name: show(why) for name, why in verdict.rejected_ids.items()},
+        )
 
     def _judge(
         self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]

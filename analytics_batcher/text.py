@@ -37,7 +37,9 @@ class Secret(str):
 
 
 def seal(value: Any) -> Secret:
-    """What was given as a secret, before anything is done with it; what is no text becomes an empty one.
+    """Seal what was given as a secret; what is no text becomes an empty one.
+
+    It is done in the variable itself, and before anything can fail: an error is shown with its frames' variables.
 
     Args:
         value: The secret.

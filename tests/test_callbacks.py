@@ -121,14 +121,20 @@ def test_without_a_thread_a_flush_reports(make_client):
     assert [(drop.reason, drop.count) for drop in told] == [(DropReason.INVALID, 1)]
 
 
-@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit, KeyboardInterrupt])
-def test_a_callback_that_raises_harms_nobody(make_client, receiver, caplog, raised):
+@pytest.mark.parametrize(
+    ("raised", "background"),
+    [
+        *((error, True) for error in (RuntimeError, SystemExit, GeneratorExit, KeyboardInterrupt)),
+        *((error, False) for error in (RuntimeError, SystemExit, GeneratorExit)),
+    ],
+)
+def test_a_callback_that_raises_harms_nobody(make_client, receiver, caplog, raised, background):
     """Whatever a callback raises, everything is delivered and counted, and one line names the callback."""
 
     def hook(_):
         raise raised("with a payload in it")
 
-    client = make_client(on_delivery=hook, on_drop=hook)
+    client = make_client(on_delivery=hook, on_drop=hook, background=background)
     for number in range(300):
         client.track("u", str(number))
         client.track("", "bad")

@@ -195,7 +195,7 @@ def test_what_a_vendor_refuses_is_told_without_its_content(client_of, vendors, c
     vendors.decide = lambda _: reply
     client = client_of(kind, flush_interval=0)
     client.track(PERSON, PERSON, {"email": PERSON}, account_id=PERSON)
-    wait_until(lambda: client.stats().last_error)
+    wait_until(lambda: client.stats().last_error and caplog.records[-1].name == "analytics_batcher")
     results = [client.flush(0), client.shutdown(0)]
     assert str(reply.status) in client.stats().last_error
     assert not told(caplog.text + repr(client.stats()) + repr(results))
@@ -539,14 +539,15 @@ def test_a_careless_destination_takes_one_line(client_of, vendors, caplog, wait_
     careless = Careless(api_token=TOKEN, base_url=vendors.url)
     careless.text = text
     drops = []
-    client = client_of(careless, flush_interval=0, on_drop=drops.append)
+    client = client_of(careless, flush_interval=0, on_drop=drops.append, retry=Retry(base=0.01, cap=0.02))
     client.track("u", "odd")
     client.track("u", "e")
-    wait_until(lambda: drops and client.stats().last_error)
+    wait_until(lambda: drops and client.stats().last_error and "503" in caplog.text)
+    vendors.decide = lambda _: Reply(400)
+    wait_until(lambda: {drop.reason for drop in drops} == {"unsupported", "rejected"})
     for line in all_said(caplog, client, drops):
         assert_one_line(line)
         assert told(line) == []
-    vendors.decide = lambda _: Reply(400)
     with pytest.raises(InvalidResponse) as caught:
         client.batch([{"type": "track"}])
     assert_one_line(str(caught.value))

@@ -64,9 +64,7 @@ class Vitally:
         name: str | None = None,
         allow_http: bool = False,
     ) -> None:
-        api_token = seal(
-            api_token
-        )  # first of all, as of every other secret: an error shows the variables of its frames
+        api_token = seal(api_token)
         if base_url is not None:
             base = base_of(base_url, allow_http=allow_http)
         elif subdomain is None:
