@@ -117,8 +117,8 @@ THREADS = [
     Fault(
         "an exception out of a callback ends the consumer",
         "report.py",
-        {"except BaseException as error:  # noqa: BLE001 - the application's": "except ArithmeticError as error:  #"},
-        ["test_callbacks.py::test_a_callback_that_raises_harms_nobody[RuntimeError]"],
+        {"except BaseException as error:": "except ArithmeticError as error:"},
+        ["test_callbacks.py::test_a_callback_that_raises_harms_nobody[RuntimeError-True]"],
     ),
     Fault(
         "the consumer's thread holds up the end of the process",
@@ -148,9 +148,8 @@ THREADS = [
         "a flush in a callback waits for the other destinations",
         "lanes.py",
         {
-            "        return _at_once(deadlines)\n    late = drain_all(deadlines, patient=True)": (
-                "        pass\n    late = drain_all(deadlines, patient=True)"
-            )
+            "return _at_once(deadlines)\n    with _without_locks(deadlines):\n        late = drain_all(deadlines, patient"
+            "=T": "pass\n    with _without_locks(deadlines):\n        late = drain_all(deadlines, patient=T"
         },
         ["test_fan_out.py::test_a_flush_in_a_callback_waits_for_no_destination"],
     ),
@@ -342,7 +341,7 @@ BOOKS = [
     Fault(
         "an evicted message is not counted",
         "buffers/memory.py",
-        {"            self.ledger.evicted += 1\n": ""},
+        {"evicted += 1\n                    self._keep(record": "evicted += 0\n                    self._keep(record"},
         ["test_buffers.py::test_eviction_takes_the_oldest"],
     ),
     Fault(
@@ -365,7 +364,7 @@ BOOKS = [
     Fault(
         "what the end dropped is counted as delivered too",
         "buffers/memory.py",
-        {"            if lease not in self._leases:\n                return False\n": ""},
+        {"valid = lease in self._leases": "valid = True"},
         ["test_consumer.py::test_an_abandoned_batch_is_not_counted_twice"],
     ),
     Fault(
@@ -785,7 +784,7 @@ NETWORK = [
         "destinations/vitally.py",
         {
             "from dataclasses import replace\n": "from base64 import b64encode\nfrom dataclasses import replace\n",
-            'f"Basic {self._token}"': """f"Basic {b64encode(f'{self._token}:'.encode()).decode()}\"""",
+            'f"Basic {token}"': """f"Basic {b64encode(f'{token}:'.encode()).decode()}\"""",
         },
         ["test_vitally.py::test_token_goes_raw"],
     ),
@@ -797,13 +796,13 @@ SHOWN = [
     Fault(
         "a repr shows the token",
         "destinations/vitally.py",
-        {'return f"Vitally({self.url!r}, ': 'return f"Vitally({self.url!r}, api_token={self._token!r}, '},
+        {'return f"Vitally({self.url!r}, ': 'return f"Vitally({self.url!r}, {self.secrets[0]!s}, '},
         ["test_vitally.py::test_token_is_not_shown"],
     ),
     Fault(
         "a token that a server repeats is shown",
         "text.py",
-        {"    for secret in hide:": "    for secret in ():"},
+        {"    for secret in secrets:": "    for secret in ():"},
         ["test_client.py::test_the_token_is_nowhere_to_be_seen"],
     ),
     Fault(

@@ -134,7 +134,7 @@ def test_every_secret_of_the_tests_is_watched():
             if names & {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}:
                 found |= {one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant)}
     assert len(found) >= 12
-    assert not [one for one in found if isinstance(one, str) and not told(one)]
+    assert not [one for one in found if isinstance(one, str) and len(one) > 1 and not told(one)]  # a colon is none
 
 
 # --- Personal data ----------------------------------------------------------------------------------------------------
