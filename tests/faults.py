@@ -148,8 +148,8 @@ THREADS = [
         "a flush in a callback waits for the other destinations",
         "lanes.py",
         {
-            "return _at_once(deadlines)\n    with _without_locks(deadlines):\n        late = drain_all(deadlines, patient"
-            "=T": "pass\n    with _without_locks(deadlines):\n        late = drain_all(deadlines, patient=T"
+            "return _at_once(deadlines)\n    with _without_locks(deadlines):\n        late = drain_all(deadlines, patie"
+            "nt=T": "pass\n    with _without_locks(deadlines):\n        late = drain_all(deadlines, patient=T"
         },
         ["test_fan_out.py::test_a_flush_in_a_callback_waits_for_no_destination"],
     ),
