@@ -138,7 +138,7 @@ def test_a_request_cut_after_every_byte_arrives_once(client_of, receiver, proxy,
 
 def cut_answers(client, receiver, proxy, end, connection):
     """Cut an answer after every byte, and see each message arrive a second time by the same id."""
-    _, length = measure(proxy, client)
+    length = min(measure(proxy, client)[1] for _ in range(3))  # on a busy machine one may be asked for twice
     assert length > 80
     before = client.stats().tracked
     for offset in range(length + 1):
