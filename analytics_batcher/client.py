@@ -9,7 +9,7 @@ from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
 from .lanes import Lane, all_of, end_all, flush_all
-from .message import encode, normalise
+from .message import encode, native_flags, normalise
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
 from .options import Options, limits_of
@@ -201,14 +201,10 @@ class Client(Calls):
             ValueError: If there are several destinations and `to` names none of them.
         """
         lane = self._lane(to)
-        if not isinstance(message, dict):
-            detail = f"a message must be a dict, not {type(message).__name__}"
-            return self._refuse([(lane, DropReason.INVALID, detail)], None)
-        flags = NATIVE
-        if lane.destination.id_field in message:
-            flags |= ID_GIVEN
-        if lane.destination.time_field in message:
-            flags |= TIME_GIVEN
+        try:
+            flags = native_flags(message, lane.destination.id_field, lane.destination.time_field)
+        except InvalidMessage as error:
+            return self._refuse([(lane, DropReason.INVALID, error.detail)], None)
         return self._put((lane,), message, flags, None)
 
     def batch(self, messages: list[dict[str, Any]], *, to: str | None = None) -> BatchResult:

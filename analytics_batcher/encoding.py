@@ -1,7 +1,7 @@
 """A message becomes JSON: by orjson as it is, or else by a slower walk that mends what orjson refuses.
 
-The fast path is `dumps(message, None, OPTIONS)` for what `is_plain`; for all else, and where that raises `TypeError`,
-there is `mend`.
+The fast path is `dumps(copy, None, OPTIONS)` of a `plain_copy`; for all else, and where that raises `TypeError`, there
+is `mend`.
 Where orjson cannot be imported (PyPy), the standard library stands in under the same names.
 """
 
@@ -16,12 +16,15 @@ from collections import UserString, abc, deque
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from itertools import islice
 from operator import attrgetter, methodcaller
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 Hook = abc.Callable[[Any], Any]
+_Draw = abc.Callable[[abc.Iterable[Any]], list[Any]]
+_T = TypeVar("_T")
 
 dumps: abc.Callable[[Any, Hook | None, int], bytes]
 """`orjson.dumps` or its stand-in: `dumps(message, None, OPTIONS)` raises `TypeError` for what needs mending."""
@@ -42,7 +45,9 @@ def mend(message: dict[str, Any], default: Hook | None) -> bytes:
     - An int beyond 64 bits: text, in hexadecimal where Python refuses the decimal digits. NaN and infinities: null.
     - Lone surrogates: U+FFFD. Bytes: text if they are UTF-8, else base64. UUID, path: text. Enum: its value.
     - datetime, date, time: ISO 8601; a datetime without a zone gets the local one. timedelta: seconds.
-    - Mapping, dataclass, attrs, pydantic: an object. Set, Sequence, dict view, numpy array: an array. Not an iterator.
+    - What numpy and pandas have for a missing value: null.
+    - Mapping, dataclass, attrs, pydantic: an object. Set, Sequence, dict view, numpy array: an array, of at most
+      250,000 values, and of fewer where the message has several that were longer. Not an iterator.
     - A subclass of what JSON knows: as its base. A key: its mended value as text; of keys that collide the last wins.
     - A circular reference, and an object or array over 200 levels below the message: null.
     - All else, and all that fails to convert: `default(value)`, mended; else `str(value)`; else null.
@@ -63,32 +68,32 @@ def mend(message: dict[str, Any], default: Hook | None) -> bytes:
         raise Unserializable(str(error)) from error
 
 
-def is_plain(container: Any) -> bool:
-    """Whether orjson writes a dict, list or tuple without running any Python code, as far as types tell.
+def pairs_of(mapping: abc.Mapping[Any, Any]) -> dict[Any, Any]:
+    """A mapping's content. Its own code runs, and may raise.
 
-    For an Enum it reads `value`, which is Python code, in which a signal handler may raise and another thread may
-    change the dict that is being written; either has crashed the interpreter (orjson 3.8 to 3.13). `mend` is safe.
+    Raises:
+        OverflowError: If there is too much of it, or no end.
     """
-    try:
-        for value in container.values() if type(container) is dict else container:
-            kind = type(value)
-            if kind is str or kind is int or kind is bool or kind is float or value is None or kind is UUID:
-                continue
-            if (kind is not dict and kind is not list and kind is not tuple) or not is_plain(value):
-                return False
-    except RuntimeError:  # another thread changed it, or it is nested too deep
-        return False
-    return True
+    pairs = list(islice(mapping.items(), _VALUES + 1))
+    if len(pairs) > _VALUES:
+        raise OverflowError
+    return _paired(pairs)
+
+
+def _paired(pairs: list[Any]) -> dict[Any, Any]:
+    return {key: value for key, value in pairs}  # noqa: C416 - `dict` would read a pair that never ends to the end
 
 
 _LEVELS: Final = 200  # orjson takes 254
 # The largest batch that a vendor takes, 500,000 bytes, has no room for more. Without a bound, some twenty objects that
 # all refer to each other would keep the caller for ever: so many are the paths through them.
 _VALUES: Final = 250_000
+_FEW: Final = 100
 _ATTEMPTS: Final = 8
 _LOWEST: Final = -(2**63)
 _HIGHEST: Final = 2**64 - 1
 _FAILED: Final = object()
+_bases: Final = type.__dict__["__mro__"].__get__  # of the class itself, whatever its metaclass says
 
 
 class _Mending:
@@ -97,6 +102,7 @@ class _Mending:
     def __init__(self, message: dict[str, Any], default: Hook | None) -> None:
         self._default = default
         self._left = _VALUES
+        self._most = _VALUES
         self._path = {id(message)}
 
     def opened(self, value: Any, depth: int) -> Any:
@@ -105,7 +111,7 @@ class _Mending:
         if reader is None:
             result = self._converted(value)
             # What may need another conversion counts as a level, or a hook that wraps its own result would never end.
-            return self._value(result, depth if type(result) in (dict, list) else depth + 1)
+            return self._value(result, depth if type(result) is dict or type(result) is list else depth + 1)
         items = _snapshot(reader, value)
         self._left -= len(items)
         if self._left < 0:
@@ -115,7 +121,7 @@ class _Mending:
         return [self._value(item, depth + 1) for item in items]
 
     def _value(self, value: Any, depth: int) -> Any:
-        scalar = _SCALARS.get(type(value))
+        scalar = _SCALARS.get(id(type(value)))
         if scalar is not None:
             return scalar(value)
         identity = id(value)
@@ -136,11 +142,27 @@ class _Mending:
         return repr(mended) if type(mended) is float else dumps(mended, None, OPTIONS).decode()
 
     def _converted(self, value: Any) -> Any:
-        for hook in (_guarded(_rule, type(value)), self._default, str):
+        for hook in (_guarded(self._rule, type(value)), self._default, str):
             result = _FAILED if hook is None else _guarded(hook, value)
             if result is not _FAILED and result is not value:
                 return result
         return None
+
+    def _rule(self, kind: type) -> Hook | None:
+        if issubclass(kind, Enum):  # before its other bases: of a `class Plan(str, Enum)` too, orjson writes the value
+            return attrgetter("value")
+        rule: Hook | None = _nearest(_RULES, kind)
+        if rule is None:
+            read = next((read for holds, read in _FOREIGN if holds(kind)), None)
+            rule = read and partial(read, self._drawn)
+        return rule
+
+    def _drawn(self, values: abc.Iterable[Any]) -> list[Any]:
+        items = list(islice(values, self._most + 1))
+        if len(items) > self._most:  # a foreign class may count to infinity, and a message may hold many that do
+            self._most = max(self._most // 2, _FEW)
+            raise OverflowError
+        return items
 
 
 def _guarded(hook: Hook, value: Any) -> Any:
@@ -216,8 +238,15 @@ def _fields(value: Any, fields: abc.Iterable[Any]) -> dict[str, Any]:
     return {name: None if item is _FAILED else item for name, item in values.items()}
 
 
-def _numpy(value: Any) -> Any:
-    if value.size > _VALUES:
+def _dataclass(_: _Draw, value: Any) -> dict[str, Any]:
+    kind: Any = type(value)
+    if type(kind.__dataclass_fields__) is not dict:
+        raise TypeError  # no dataclass: nothing says that they have an end
+    return _fields(value, dataclasses.fields(kind))
+
+
+def _numpy(draw: _Draw, value: Any) -> Any:
+    if math.prod(side or 1 for side in draw(value.shape)) > _VALUES:  # a side of 0 ends nothing: all before it are made
         raise OverflowError  # its str() is an excerpt
     # Of these `tolist()` makes a bare count of nanoseconds, or a long double again.
     cast = {"M": str, "m": "m8[us]", "g": "d", "G": "D"}.get(value.dtype.char)
@@ -227,55 +256,57 @@ def _numpy(value: Any) -> Any:
     return None if result == "NaT" else result
 
 
-def _bounded(values: abc.Iterable[Any]) -> list[Any]:
-    items = list(islice(values, _VALUES + 1))
-    if len(items) > _VALUES:
-        raise OverflowError  # a foreign class may count to infinity
-    return items
+def _timedelta(value: timedelta) -> float:
+    seconds = value.total_seconds()
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def _by_id(table: dict[type, _T]) -> dict[int, _T]:
+    # A class cannot always be looked up by itself: its metaclass may define `__eq__`, and with it no `__hash__`.
+    return {id(kind): entry for kind, entry in table.items()}
 
 
 # By exact type, not guarded: given these very types, none of the functions raises.
-_SCALARS: Final[dict[type, Hook]] = {
-    str: _text,
-    int: _integer,
-    float: lambda value: float.__float__(value) if math.isfinite(value) else None,
-    bool: bool,
-    type(None): lambda _: None,
-    Decimal: _decimal,
-    bytes: _octets,
-    bytearray: _octets,
-    datetime: _datetime,
-    date: date.isoformat,
-    timedelta: lambda value: _decimal(Decimal(value.total_seconds())),
-}
+_SCALARS: Final[dict[int, Hook]] = _by_id(
+    {
+        str: _text,
+        int: _integer,
+        float: lambda value: float.__float__(value) if math.isfinite(value) else None,
+        bool: bool,
+        type(None): lambda _: None,
+        Decimal: _decimal,
+        bytes: _octets,
+        bytearray: _octets,
+        datetime: _datetime,
+        date: date.isoformat,
+        timedelta: _timedelta,
+    }
+)
 # By nearest base. Unbound methods, so that no subclass's override runs.
-_READERS: Final[dict[type, abc.Callable[[Any], abc.Iterable[Any]]]] = {
-    dict: dict.items,
-    **{kind: kind.__iter__ for kind in (list, tuple, set, frozenset, deque)},
-}
+_READERS: Final[dict[int, abc.Callable[[Any], abc.Iterable[Any]]]] = _by_id(
+    {dict: dict.items, **{kind: kind.__iter__ for kind in (list, tuple, set, frozenset, deque)}}
+)
 # By nearest base.
-_RULES: dict[type, Hook] = {**_SCALARS, time: methodcaller("isoformat"), memoryview: bytes, UUID: str, UserString: str}
-# By the first test that holds.
-_FOREIGN: Final[tuple[tuple[abc.Callable[[Any], bool], Hook], ...]] = (
-    (lambda kind: hasattr(kind, "__dataclass_fields__"), lambda value: _fields(value, dataclasses.fields(value))),
-    (lambda kind: hasattr(kind, "__attrs_attrs__"), lambda value: _fields(value, value.__attrs_attrs__)),
-    (lambda kind: hasattr(kind, "model_dump"), methodcaller("model_dump")),
-    (lambda kind: hasattr(kind, "__fields__") and hasattr(kind, "dict"), methodcaller("dict")),  # pydantic 1
-    (lambda kind: kind.__module__.partition(".")[0] == "numpy", _numpy),
-    (lambda kind: issubclass(kind, os.PathLike), os.fspath),
-    (lambda kind: issubclass(kind, abc.Mapping), lambda value: dict(_bounded(value.items()))),
-    (lambda kind: issubclass(kind, (abc.Set, abc.Sequence, abc.ValuesView)), _bounded),
+_RULES: Final[dict[int, Hook]] = {
+    **_SCALARS,
+    **_by_id({time: methodcaller("isoformat"), memoryview: bytes, UUID: str, UserString: str}),
+}
+# By the first test that holds. What may go on for ever is drawn from, by the function that is given first.
+_FOREIGN: Final[tuple[tuple[abc.Callable[[Any], bool], abc.Callable[[_Draw, Any], Any]], ...]] = (
+    (lambda kind: hasattr(kind, "__dataclass_fields__"), _dataclass),
+    (lambda kind: hasattr(kind, "__attrs_attrs__"), lambda draw, value: _fields(value, draw(value.__attrs_attrs__))),
+    (lambda kind: hasattr(kind, "model_dump"), lambda _, value: value.model_dump()),
+    (lambda kind: hasattr(kind, "__fields__") and hasattr(kind, "dict"), lambda _, value: value.dict()),  # pydantic 1
+    (lambda kind: str(kind.__module__).partition(".")[0] == "numpy", _numpy),
+    (lambda kind: kind.__name__ == "NAType" and str(kind.__module__).startswith("pandas"), lambda *_: None),
+    (lambda kind: issubclass(kind, os.PathLike), lambda _, value: os.fspath(value)),
+    (lambda kind: issubclass(kind, abc.Mapping), lambda draw, value: _paired(draw(value.items()))),
+    (lambda kind: issubclass(kind, (abc.Set, abc.Sequence, abc.ValuesView)), lambda draw, value: draw(value)),
 )
 
 
-def _rule(kind: type) -> Hook | None:
-    if issubclass(kind, Enum):  # before its other bases: of a `class Plan(str, Enum)` too, orjson writes the value
-        return attrgetter("value")
-    return _nearest(_RULES, kind) or next((rule for holds, rule in _FOREIGN if holds(kind)), None)
-
-
-def _nearest(table: dict[type, Any], kind: type) -> Any:
-    return table.get(kind) or next((table[base] for base in kind.__mro__ if base in table), None)
+def _nearest(table: dict[int, Any], kind: type) -> Any:
+    return next((table[id(base)] for base in _bases(kind) if id(base) in table), None)
 
 
 def _stdlib_dumps(message: Any, default: Hook | None, options: int) -> bytes:  # noqa: ARG001 - orjson's signature
@@ -290,7 +321,7 @@ def _checked(value: Any, levels: int) -> Any:
     if issubclass(kind, Enum):
         return _checked(_guarded(attrgetter("value"), value), levels)
     if kind is float or kind is UUID:
-        return _RULES[kind](value)
+        return _RULES[id(kind)](value)
     if value is None or issubclass(kind, str) or (issubclass(kind, int) and _LOWEST <= value <= _HIGHEST):
         return value
     if levels and (kind is tuple or issubclass(kind, list)):

@@ -6,13 +6,15 @@ import math
 import numbers
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
-from .encoding import OPTIONS, dumps, is_plain, loads, mend
+from .encoding import OPTIONS, dumps, loads, mend, pairs_of
 from .errors import InvalidMessage
+from .plain import plain_copy
 from .stamp import (
     HEAD_BYTES,
     ID_GIVEN,
@@ -36,6 +38,8 @@ _TEXTS: Final = frozenset({"event", "name"})
 _PLAIN_TEXTS: Final = _IDS | _TEXTS | {"type"}
 _OBJECTS: Final = frozenset({"traits", "properties", "context", "integrations"})
 _MESSAGE_ID_CHARACTERS: Final = 99
+_NAME_CHARACTERS: Final = 100
+_NAME: Final = type.__dict__["__name__"].__get__  # of the class itself, whatever its metaclass says
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}")
 _FRACTION: Final = re.compile(r"\.\d+")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -53,14 +57,17 @@ def encode(message: dict[str, Any], default: Callable[[Any], Any] | None = None,
     Args:
         message: The message; it is not changed.
         default: Makes a JSON value of one that nobody knows.
-        plain: What `is_plain` says of it; `None`: not asked yet.
+        plain: Whether it is a `plain_copy` already; `None`: not asked yet.
 
     Raises:
         Unserializable: If even the slower path cannot write it.
     """
-    if is_plain(message) if plain is None else plain:
+    copy: dict[str, Any] | None = message
+    if not plain:
+        copy = plain_copy(message) if plain is None and type(message) is dict else None
+    if copy is not None:
         try:
-            return dumps(message, None, OPTIONS)
+            return dumps(copy, None, OPTIONS)
         except TypeError:  # an integer of over 64 bits, a lone surrogate, a key that is no text
             pass
     return mend(message, default)
@@ -70,10 +77,10 @@ def normalise(message: dict[str, Any]) -> bool:
     """Check a neutral message's fields, and make text of those ids that are whole numbers or UUIDs.
 
     Args:
-        message: The message; the caller's own values in it are not changed.
+        message: The message; plain values in it are replaced by copies, and the caller's own are not changed.
 
     Returns:
-        Whether it is plain, as `is_plain` has it.
+        Whether all of it is plain, as `plain_copy` has it, and the caller's no more.
 
     Raises:
         InvalidMessage: If a field is wrong; the first one is named.
@@ -84,10 +91,16 @@ def normalise(message: dict[str, Any]) -> bool:
             if value and field in _PLAIN_TEXTS:
                 continue
         elif type(value) is dict and field in _OBJECTS:
-            plain = is_plain(value) and plain
+            if (copy := plain_copy(value)) is None:
+                plain = False
+            else:
+                message[field] = copy
             continue
         mended = message[field] = _normalised(field, value)
-        plain = plain and (type(mended) is str or (type(mended) is dict and is_plain(mended)))
+        if type(mended) is not str:
+            copy = plain_copy(mended) if type(mended) is dict else None
+            message[field] = mended if copy is None else copy
+            plain = plain and copy is not None
     return plain
 
 
@@ -96,35 +109,73 @@ def _normalised(field: str, value: Any) -> Any:
         return _identifier(field, value)
     if field in _OBJECTS:
         return _object(field, value)
-    if isinstance(value, str) and value:
-        return value
-    raise InvalidMessage(f"{field} must be text that is not empty, not {_kind(value)}")
+    return _text_of(value) or _refuse(field, "text that is not empty", value)
+
+
+def _text_of(value: Any) -> str:
+    """The text that `value` is or, as a proxy, stands for; empty if it is none.
+
+    A caller's own class may say anything of itself, and raise while it does: only its content is asked for.
+    """
+    if issubclass(type(value), str):
+        return str.__str__(value)
+    try:
+        return _text_of(str(value)) if isinstance(value, str) else ""
+    except Exception:  # noqa: BLE001 - the proxy's own code
+        return ""
 
 
 def _identifier(field: str, value: Any) -> str:
-    if isinstance(value, str) and value:
-        return value
-    if not isinstance(value, bool) and isinstance(value, (UUID, numbers.Integral)):
-        try:
-            return str(value if isinstance(value, UUID) else int(value))
-        except Exception as error:  # noqa: BLE001 - thousands of digits, or a foreign number's own code
-            raise InvalidMessage(f"{field} cannot be written: {type(error).__name__}") from None
-    raise InvalidMessage(f"{field} must be text that is not empty, a whole number or a UUID, not {_kind(value)}")
+    text = _text_of(value)
+    try:
+        if not text and not isinstance(value, bool) and isinstance(value, (UUID, numbers.Integral)):
+            text = _text_of(str(value if isinstance(value, UUID) else int(value)))
+    except Exception as error:  # noqa: BLE001 - thousands of digits, or a foreign number's own code
+        raise InvalidMessage(f"{field} cannot be written: {_name_of(type(error))}") from None
+    return text or _refuse(field, "text that is not empty, a whole number or a UUID", value)
 
 
 def _object(field: str, value: Any) -> Any:
-    if isinstance(value, dict):
+    if issubclass(type(value), dict):
         return value
-    if isinstance(value, Mapping):
-        try:
-            return dict(value)
-        except Exception as error:  # noqa: BLE001 - a foreign mapping's own code
-            raise InvalidMessage(f"{field} cannot be read: {type(error).__name__}") from None
-    raise InvalidMessage(f"{field} must be a mapping, not {_kind(value)}")
+    try:
+        if isinstance(value, Mapping):
+            return pairs_of(value)
+    except Exception as error:  # noqa: BLE001 - a foreign mapping's own code
+        raise InvalidMessage(f"{field} cannot be read: {_name_of(type(error))}") from None
+    return _refuse(field, "a mapping", value)
 
 
-def _kind(value: Any) -> str:
-    return "an empty string" if isinstance(value, str) else type(value).__name__
+def _refuse(field: str, wanted: str, value: Any) -> NoReturn:
+    given = "an empty string" if issubclass(type(value), str) else _name_of(type(value))
+    raise InvalidMessage(f"{field} must be {wanted}, not {given}")
+
+
+def _name_of(kind: type) -> str:
+    return str(_NAME(kind))[:_NAME_CHARACTERS]
+
+
+def native_flags(message: Any, id_field: str, time_field: str) -> int:
+    """Check a native message.
+
+    Args:
+        message: The message. Whether it makes sense is the vendor's to judge.
+        id_field: Where the destination has a message's id.
+        time_field: Where it has its time.
+
+    Returns:
+        The flags of its record.
+
+    Raises:
+        InvalidMessage: If it is no dict.
+    """
+    if not issubclass(type(message), dict):
+        raise InvalidMessage(f"a message must be a dict, not {_name_of(type(message))}")
+    flags = NATIVE
+    with suppress(Exception):  # a key's own code
+        flags |= ID_GIVEN if dict.__contains__(message, id_field) else 0
+        flags |= TIME_GIVEN if dict.__contains__(message, time_field) else 0
+    return flags
 
 
 def message_id(value: Any) -> str:
@@ -133,8 +184,9 @@ def message_id(value: Any) -> str:
     Raises:
         InvalidMessage: If it is not text of 1 to 99 characters.
     """
-    if isinstance(value, str) and 1 <= len(value) <= _MESSAGE_ID_CHARACTERS:
-        return value
+    text = _text_of(value)
+    if 1 <= len(text) <= _MESSAGE_ID_CHARACTERS:
+        return text
     raise InvalidMessage(f"message_id must be text of 1 to {_MESSAGE_ID_CHARACTERS} characters")
 
 
@@ -154,18 +206,19 @@ def timestamp(value: Any) -> str:
     if milliseconds is None or not 0 <= milliseconds <= _LAST_MILLISECOND:
         raise InvalidMessage(
             "timestamp must be a datetime, Unix seconds or ISO 8601 text, from 1970 to 9999, "
-            f"not this {type(value).__name__}"
+            f"not this {_name_of(type(value))}"
         )
     return iso_milliseconds(milliseconds)
 
 
 def _milliseconds(value: Any) -> int | None:
-    if isinstance(value, str):
+    text = _text_of(value)
+    if text:
         from dateutil.parser import isoparse  # noqa: PLC0415 - loaded by the first client in its caller's thread
 
-        value = isoparse(value)
+        value = isoparse(text)
     if isinstance(value, datetime):
-        return (_zoned(value) - _EPOCH) // _MILLISECOND
+        return int((_zoned(value) - _EPOCH) // _MILLISECOND)  # of the caller's own class it may be anything
     if isinstance(value, (bool, date)) or not isinstance(value, (numbers.Real, Decimal)):
         return None
     seconds = float(value)
@@ -262,5 +315,5 @@ def replace(record: bytes, message: Mapping[str, Any], default: Callable[[Any], 
     """
     original = loads(record[HEAD_BYTES:])
     kept = {field: original[field] for field in _RESERVED if field in original}
-    content = {field: value for field, value in message.items() if field not in _RESERVED}
+    content = {field: value for field, value in pairs_of(message).items() if field not in _RESERVED}
     return record[:HEAD_BYTES] + encode({**kept, **content}, default)
