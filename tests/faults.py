@@ -551,7 +551,7 @@ IDS = [
     Fault(
         "before_send may change an id",
         "message.py",
-        {"for field, value in message.items() if field not in _RESERVED}": "for field, value in message.items()}"},
+        {".items() if field not in _RESERVED}": ".items()}"},
         ["test_delivery.py::test_before_send_changes_and_drops_messages_once"],
     ),
     Fault(
@@ -876,15 +876,67 @@ VALUES = [
         ["test_encoding.py::test_same_object_twice"],
     ),
     Fault(
+        "orjson is handed the caller's own dict",
+        "plain.py",
+        {"copy, room = content.copy(), None": "copy, room = content, None"},
+        ["test_plain.py::test_copy_is_private"],
+    ),
+    Fault(
+        "orjson is handed what stands in a list below a list",
+        "plain.py",
+        {"is not tuple:\n        return None": "is not tuple:\n        return value"},
+        ["test_plain.py::test_anything_else_is_not_plain"],
+    ),
+    Fault(
+        "a UUID that was never finished is plain",
+        "plain.py",
+        {"type(number) is int and not number >> _UUID_BITS": "number != 0"},
+        ["test_values.py::test_what_crashes_the_encoder_does_not_reach_it"],
+    ),
+    Fault(
+        "a native message is known by what it says of itself",
+        "message.py",
+        {"if not issubclass(type(message), dict):": "if not isinstance(message, dict):"},
+        ["test_values.py::test_nothing_makes_enqueue_raise"],
+    ),
+    Fault(
+        "a message id of a caller's own class is asked for its length",
+        "message.py",
+        {"    text = _text_of(value)\n    if 1 <=": '    text = value if isinstance(value, str) else ""\n    if 1 <='},
+        ["test_values.py::test_no_argument_makes_a_call_raise[message_id]"],
+    ),
+    Fault(
+        "a duration depends on the application's decimal context",
+        "encoding.py",
+        {
+            "    return int(seconds) if seconds.is_integer() else seconds": (
+                "    whole = Decimal(seconds)\n    return int(whole) if whole == int(whole) else seconds"
+            )
+        },
+        ["test_values.py::test_numbers_whatever_the_decimal_context_traps"],
+    ),
+    Fault(
+        "a class is looked up by itself",
+        "encoding.py",
+        {"_SCALARS.get(id(type(value)))": "{**_SCALARS}.get(hash(type(value)) and id(type(value)))"},
+        ["test_values.py::test_no_argument_makes_a_call_raise[a value]"],
+    ),
+    Fault(
+        "what never ends is read to the same bound each time",
+        "encoding.py",
+        {"self._most = max(self._most // 2, _FEW)": "self._most = _VALUES"},
+        ["test_values.py::test_what_never_ends_is_read_to_a_bound_that_many_share"],
+    ),
+    Fault(
         "a native message is changed in the caller's hands",
-        "client.py",
-        {"        flags = NATIVE\n": '        message.setdefault("sentBy", "us")\n        flags = NATIVE\n'},
+        "message.py",
+        {"    flags = NATIVE\n": '    message.setdefault("sentBy", "us")\n    flags = NATIVE\n'},
         ["test_client.py::test_arguments_are_neither_kept_nor_changed"],
     ),
     Fault(
         "a native message with an id gets another one",
-        "client.py",
-        {"if lane.destination.id_field in message:": 'if "messageId" in message:'},
+        "message.py",
+        {"dict.__contains__(message, id_field)": 'dict.__contains__(message, "messageId")'},
         ["test_customerio.py::test_native_event_keeps_its_own_id_and_time"],
     ),
     Fault(

@@ -24,7 +24,7 @@ from faults import FAULTS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "analytics_batcher"
-NEEDED = [PACKAGE, "tests", "pyproject.toml"]
+NEEDED = [PACKAGE, "tests", "pyproject.toml", "README.md"]
 # Seconds. A test that hangs must fail by itself: to run out of them is no catch.
 FAULT_LIMIT, SOUND_LIMIT = 120.0, 600.0
 PASSED, FAILED = 0, 1  # pytest's statuses; with any other it could not do its work
