@@ -451,6 +451,26 @@ KNOWN = {
     "endless sequence": type("_Endless", (_Sequence,), {"__getitem__": lambda _, index: index}),
 }
 
+
+class _Counting(_Mapping):
+    def __iter__(self):
+        return itertools.count()
+
+    def __getitem__(self, _):
+        return 1
+
+
+FOREVER = {
+    "a mapping": _Counting,
+    "pairs": type("Pairs", (_Mapping,), {"items": lambda _: iter([itertools.count()])}),
+    "fields": type("Fields", (), {"__dataclass_fields__": property(lambda _: itertools.count())}),
+    "names of fields": type("Names", (), {"__dataclass_fields__": _Counting()}),
+    "attributes": type("Attributes", (), {"__attrs_attrs__": itertools.count()}),
+    "a shape": type("Shaped", (), {"__module__": "numpy", "shape": itertools.count()}),
+    "sides of 0": lambda: np.empty((10**9, 0)),
+}
+"""What goes on for ever, or for as long as memory lasts."""
+
 # Recipes
 
 

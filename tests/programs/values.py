@@ -12,7 +12,7 @@ import warnings
 from itertools import count
 
 from harness import books, make_client, say, start
-from hostile import AFTER, PLACES, WHOLE, Maker, recipes, strictly
+from hostile import AFTER, FOREVER, PLACES, WHOLE, Maker, recipes, strictly
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,13 @@ from analytics_batcher.encoding import mend
 from analytics_batcher.message import encode
 from analytics_batcher.receiver import Receiver
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 ROOM = 1_000
+MEMORY = 2 * 2**30
 
 
 class Raising(enum.Enum):
@@ -115,6 +121,16 @@ def crashers(url):
     say(taken=taken, refused=refused, sent=sent.status, **books(client))
 
 
+def forever(url, name):
+    """Track what never ends, where it would end with the memory."""
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    client = make_client(url, background=False)
+    taken = client.track("u", "happened", {"before": 1, "odd": FOREVER[name](), "after": AFTER}, account_id="a")
+    client.flush(10)
+    say(taken=taken)
+
+
 def another_thread_puts_odd_values(url):
     """Track a dict into which another thread puts, all the while, what crashes orjson."""
     shared = {str(number): number for number in range(8)}
@@ -179,7 +195,7 @@ def beside_another_thread(url, properties, change, seconds):
     say(calls=calls, taken=taken, **books(client))
 
 
-CASES = (fuzz, fuzz_writing, crashers, another_thread_puts_odd_values, another_thread_changes_the_size)
+CASES = (fuzz, fuzz_writing, crashers, forever, another_thread_puts_odd_values, another_thread_changes_the_size)
 
 if __name__ == "__main__":
     start({case.__name__: case for case in CASES})
