@@ -289,3 +289,12 @@ def test_signal_handlers_track_under_gevent_too(receiver):
     assert ended.facts["accepted"] == ended.facts["tracked"] == ended.facts["delivered"]
     report = receiver.report()
     assert (report.messages, report.repeats) == (ended.facts["accepted"], 0)
+
+
+def test_the_first_message_may_come_in_a_callback_of_the_hub(receiver):
+    """There a new thread cannot be waited for: the call accepts the message all the same, and it is delivered."""
+    ended = run("greenlets", "in_the_hub", receiver.url, "before")
+
+    assert ended.status == 0, ended.errors
+    assert ended.facts["outcome"] == [1]
+    assert (ended.facts["flushed"], ended.facts["delivered"], receiver.report().messages) == (True, 1, 1)

@@ -61,5 +61,21 @@ def handlers(url, _):
     say(accepted=accepted + sum(handled), flushed=bool(client.flush(20)), **books(client))
 
 
+def in_the_hub(url, _):
+    """Track the first message where nothing may wait: in a callback of the hub, which runs no greenlet."""
+    client = make_client(url, flush_interval=0.01)
+    hub, outcome = gevent.get_hub(), []
+
+    def call():
+        try:
+            outcome.append(track(client, "hub", 1))
+        except AssertionError as error:  # what gevent raises of a call that would wait
+            outcome.append(repr(error))
+
+    hub.loop.run_callback(call)
+    gevent.sleep(0.01)
+    say(outcome=outcome, flushed=bool(client.flush(20)), **books(client))
+
+
 if __name__ == "__main__":
-    start({"works": works, "handlers": handlers})
+    start({"works": works, "handlers": handlers, "in_the_hub": in_the_hub})
