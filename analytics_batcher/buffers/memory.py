@@ -226,8 +226,9 @@ class MemoryBuffer:
     def _trim(self) -> None:
         """Remove what was leased. If it is interrupted, the next one goes on: each turn is whole in itself."""
         while self._stale:
-            del self._waiting[0]
-            self._stale -= 1
+            if self._stale:  # once more: what came in at the loop's jump, after its test, may have removed the last one
+                del self._waiting[0]
+                self._stale -= 1
 
     def settle(self, lease: Lease, delivered: Sequence[int], losses: Sequence[Loss]) -> bool:
         """Remove records of the lease and count them; the others stay leased.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import linecache
 import opcode
 import sys
 import threading
 from collections import Counter
 
+TRACES_OPCODES = sys.version_info[:2] != (3, 12)  # where that crashes, in one thread of several
 BEFORE_311 = sys.version_info < (3, 11)
 JUMPS = {opcode.opmap[name] for name in opcode.opmap if "JUMP" in name and name != "JUMP_FORWARD"}
 
@@ -15,8 +15,9 @@ JUMPS = {opcode.opmap[name] for name in opcode.opmap if "JUMP" in name and name 
 class Interrupter:
     """Acts once: at a new point of those in the package at which the interpreter lets signals and exceptions in.
 
-    These points are the entries of functions, the returns from C, the turns of loops, and on Python 3.10 every return
-    and most jumps; each is new when it is passed for the first and for the second time.
+    These points are the entries of functions, the returns from C, the jumps back, after a loop's condition was found
+    true, and on Python 3.10 every return and most jumps; each is new when it is passed for the first and for the second
+    time.
 
     Args:
         act: What to do there; it may raise.
@@ -31,7 +32,7 @@ class Interrupter:
         self._act, self._known = act, known
         self._passed = Counter()
         self._module = threading if consumer else sys
-        self._lines, self._codes = {}, {}
+        self._codes = {}
 
     def __enter__(self):
         self._module.settrace(self._trace)
@@ -59,20 +60,18 @@ class Interrupter:
     def _trace(self, frame, what, _):
         if not self._is_ours(frame):
             return None
-        frame.f_trace_opcodes = BEFORE_311
+        frame.f_trace_opcodes = TRACES_OPCODES
         if what == "opcode":
             before, self._codes[frame] = self._codes.get(frame, 0), frame.f_lasti
-            if frame.f_lasti != before + 2 and frame.f_code.co_code[before] in JUMPS:
+            if frame.f_lasti < before or (BEFORE_311 and self._jumped(frame, before)):
                 self._pass(frame, "jump")
-        elif what == "line":
-            before, self._lines[frame] = self._lines.get(frame, 0), frame.f_lineno
-            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-            if frame.f_lineno <= before and line.split()[:1] in (["for"], ["while"]):
-                self._pass(frame, "loop")
         elif what == "return":
-            self._lines.pop(frame, None)
             self._codes.pop(frame, None)
         return self._trace
+
+    @staticmethod
+    def _jumped(frame, before):
+        return frame.f_lasti != before + 2 and frame.f_code.co_code[before] in JUMPS
 
     def _pass(self, frame, what):
         name = frame.f_code.co_filename.rpartition("analytics_batcher/")[2]
