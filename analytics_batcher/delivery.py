@@ -77,7 +77,8 @@ class BatchSender:
         # Groups of stamps that are to be tried apart, in order, because they were refused together.
         self._plan: list[list[bytes]] = []
         self._attempts: dict[bytes, int] = {}  # by stamp, of messages sent and not settled
-        self._filtered: dict[bytes, bytes] = {}  # by stamp, what `before_send` made of messages not settled
+        # By stamp, what `before_send` made of messages not settled: a record, or the reason for which they are dropped.
+        self._filtered: dict[bytes, bytes | tuple[DropReason, str]] = {}
         self._ahead = b""  # the stamp of the last one read that did not fit, which goes back to the buffer meanwhile
         self._searching = 0  # how many messages the search for a bad one began with
         self._found_good = False  # whether that search delivered anything
@@ -155,10 +156,12 @@ class BatchSender:
         hook = self._before_send
         if hook is not None:
             stamp = record[:STAMP_BYTES]
-            filtered = self._filtered.get(stamp) or self._filter(hook, record)
+            filtered = self._filtered.get(stamp)
+            if filtered is None:
+                filtered = self._filtered[stamp] = self._filter(hook, record)
             if not isinstance(filtered, bytes):
                 return filtered
-            record = self._filtered[stamp] = filtered
+            record = filtered
         try:
             wire = self._destination.wire(record)
         except Unsupported as error:

@@ -557,7 +557,7 @@ IDS = [
     Fault(
         "before_send runs at each attempt",
         "delivery.py",
-        {"self._filtered.get(stamp) or self._filter(hook, record)": "self._filter(hook, record)"},
+        {"filtered = self._filtered.get(stamp)\n": "filtered = None\n"},
         ["test_delivery.py::test_before_send_changes_and_drops_messages_once"],
     ),
     Fault(

@@ -281,6 +281,25 @@ def test_before_send_sees_what_did_not_fit_once(make_sender, receiver):
     assert seen == [0, 1, 2, 3]
 
 
+def test_before_send_sees_messages_once_though_it_is_interrupted(make_sender, receiver):
+    """What it did with other messages of a batch is remembered when an interruption ends the attempt."""
+    seen = []
+
+    def before_send(message):
+        seen.append(message["properties"]["n"])
+        if seen == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return None if message["properties"]["n"] == 0 else message
+
+    sender, records = make_sender(before_send=before_send), records_of(*(track(number) for number in range(4)))
+    with pytest.raises(KeyboardInterrupt):
+        sender.send(records, None)
+    delivered, losses, _, _ = run(sender, records)
+    assert seen == [0, 1, 2, 2, 3]
+    assert losses == [(DropReason.FILTERED, records[0])]
+    assert numbers(delivered) == [1, 2, 3] == numbers_in_order(receiver)
+
+
 @pytest.mark.parametrize("returned", [3, "text", [1], object()])
 def test_before_send_fails_closed(make_sender, receiver, returned):
     """What is no message, or an exception, drops the message rather than send it unfiltered."""
