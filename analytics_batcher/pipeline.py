@@ -192,8 +192,8 @@ class Pipeline:
 
     @property
     def is_runner(self) -> bool:
-        """Whether the calling thread is the one that runs the consumer."""
-        return self._runner == _thread.get_ident()
+        """Whether the calling thread is the one that runs the consumer, or is in a callback of it."""
+        return self._runner == _thread.get_ident() or self.reporter.is_telling
 
     def begin_flush(self) -> int:
         """End the wait for company of what was accepted so far.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import traceback
 from collections import deque
@@ -50,8 +51,9 @@ class Reporter:
         max_bytes: The queue's bound; refused messages are kept for `on_drop` within a sixteenth of it.
 
     Locking: `_busy` holds the token of whoever gathers refusals, as a pipeline's claim does. The deques in `_notices`
-    and the flag `_listening` are changed by single C calls and may be shared; `_noted_bytes` is an estimate. Everything
-    else belongs to the thread that runs the consumer, and at the end to the one that shuts down.
+    and the flag `_listening` are changed by single C calls and may be shared, and so is the list `_telling`;
+    `_noted_bytes` is an estimate. Everything else belongs to the thread that runs the consumer, and at the end to the
+    one that shuts down.
     """
 
     def __init__(
@@ -78,6 +80,12 @@ class Reporter:
         self._busy: dict[int, object] = {}
         self._damper = Damper()
         self._halt: str | None = None
+        self._telling: list[int] = []  # the threads that are in a callback, each as often as it is
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether the calling thread is in a callback; after the end, that may be any thread."""
+        return _thread.get_ident() in self._telling
 
     @property
     def keeps_messages(self) -> bool:
@@ -221,7 +229,9 @@ class Reporter:
             logger.warning("%s: %d messages were left behind and dropped at exit%s", self._name, count, why)
 
     def _call(self, option: str, hook: Callable[..., object], told: object) -> None:
+        telling, thread = self._telling, _thread.get_ident()  # a fork in the callback begins another list
         try:
+            telling.append(thread)
             hook(told)
         except BaseException as error:
             if is_interrupt(error):
@@ -230,3 +240,5 @@ class Reporter:
             if said:
                 name = printable(type(error).__name__)
                 logger.error("%s: %s raised %s (%d times)", self._name, option, name, said)
+        finally:
+            telling.remove(thread)

@@ -283,6 +283,24 @@ def test_a_flush_in_a_callback_waits_for_no_destination(fan_out, vendors, wait_u
     assert took == [(True, True)]
 
 
+@BOTH_WAYS
+def test_a_flush_in_a_callback_at_the_end_waits_for_no_destination(fan_out, vendors, background):
+    """`shutdown` tells of what it left behind in its own thread: a callback that flushes there returns at once too."""
+    client, told = None, []
+
+    def on_drop(drop):
+        told.append((drop.destination, client.flush(8).timed_out))
+
+    for vendor in vendors.values():
+        vendor.decide = lambda _: HANGS
+    client = fan_out(on_drop=on_drop, background=background)
+    track(client, 5)
+    started = time.monotonic()
+    client.shutdown(0.1)
+    assert time.monotonic() - started < 2.0
+    assert told == [("vitally", True), ("customerio", True), ("segment", False)]
+
+
 def test_a_shutdown_in_a_callback_leaves_the_others_their_messages(fan_out, vendors, wait_until):
     """A callback's shutdown returns at once, refuses what comes, and every destination still sends what it has."""
     vendors["customerio"].decide = lambda _: Reply(delay=0.6)
