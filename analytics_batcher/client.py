@@ -257,9 +257,9 @@ class Client(Calls):
                 if reason is not None and self._block_timeout:
                     deadline = deadline or time.monotonic() + self._block_timeout
                     reason = self._put_when_room(lane, record, deadline)
+                cold = cold or lane.pipeline.cold  # without room, too: nobody else would make any
                 if reason is None:
                     accepted = True
-                    cold = cold or lane.pipeline.cold
                     continue
                 unfit = reason, _FULL if reason is DropReason.QUEUE_FULL else _CLOSED
             refused.append((lane, *unfit))
