@@ -114,8 +114,8 @@ class Pipeline:
         try:
             # A daemon, so that it never holds the exit up; the exit hook sees to what it had to do.
             threading.Thread(target=self._run, name=f"analytics-batcher:{self.name}", daemon=True).start()
-        # The limit of threads, an interpreter that is about to end; or (AssertionError) a callback of gevent's hub, where
-        # the new one cannot be waited for. It may run all the same: whichever of two comes second ends at once.
+        # The limit of threads, or an interpreter that is about to end; or (AssertionError) a callback of gevent's hub,
+        # where the new one cannot be waited for. It may run all the same: whichever of two comes second ends at once.
         except (RuntimeError, AssertionError):
             self.cold = True
             self._start_after = time.monotonic() + _START_AGAIN
