@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_PROXY_SCHEMES: Final = ("http", "https", "socks5")
 
 
 def number(name: str, value: Any, *, above: float | None = None, at_least: float | None = None) -> float:
@@ -92,3 +96,48 @@ def shown(value: Any) -> str:
         text = f"<{type(value).__name__}>"
     text = text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - about a terminal's line
     return text if text.isprintable() else repr(text)[1:-1]  # a foreign `repr` may have several lines
+
+
+def timeout_pair(timeout: float | tuple[float, float]) -> tuple[float, float]:
+    """Check a timeout: seconds for all of a request, or for connecting and for the rest.
+
+    Returns:
+        The seconds for connecting, and for all of it.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,)  # noqa: PLR2004 - a pair
+    if not all(isinstance(part, (int, float)) and part is not True and 0 < part < math.inf for part in parts):
+        wanted = "a positive number of seconds, or a pair (connect, read)"
+        raise ValueError(f"timeout must be {wanted}, not {shown(timeout)}")
+    return float(parts[0]), float(sum(parts))
+
+
+def proxy_url(proxy: str | None) -> str | None:
+    """Check a proxy: a URL, `"environment"` or `None`. Its password stands in no error.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if proxy is None or proxy == "environment" or _is_proxy(proxy):
+        return proxy
+    schemes = ", ".join(_PROXY_SCHEMES)
+    given = shown(proxy if not isinstance(proxy, str) else _without_password(proxy))
+    raise ValueError(f"proxy must be None, 'environment' or a URL of scheme {schemes} with a host, not {given}")
+
+
+def _is_proxy(proxy: Any) -> bool:
+    if not isinstance(proxy, str) or not proxy.isascii() or not proxy.isprintable() or " " in proxy:
+        return False
+    try:
+        parts = urlsplit(proxy)
+        return parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _without_password(proxy: str) -> str:
+    _, credentials, host = proxy.rpartition("@")
+    # Without a host, what looks like a bad port is the password.
+    return f"***@{host}" if credentials else re.sub(r":(?!//|\d*/?$).*", ":***", host)

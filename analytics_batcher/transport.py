@@ -15,18 +15,18 @@ import re
 import socket
 import sys
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from .answer import Answer
 from .errors import TransportError
-from .settings import shown
+from .settings import proxy_url, shown, timeout_pair
 from .version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from requests import PreparedRequest
     from requests.adapters import HTTPAdapter as _AdapterBase
@@ -40,7 +40,6 @@ _SPEECH_LIMIT: Final = 2**20
 _HEADERS: Final = {"User-Agent": f"analytics-batcher/{__version__}", "Accept-Encoding": "identity"}
 # Headers and body are two writes. urllib3 leaves Nagle's algorithm on for proxies: 44 ms for each request.
 _SOCKET_OPTIONS: Final[list[tuple[int, int, int | bytes]]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-_PROXY_SCHEMES: Final = ("http", "https", "socks5")
 
 
 @dataclass(slots=True)
@@ -56,6 +55,7 @@ class _Watch:
     dialled: bool = False  # it does not go over a kept connection
     received: int = 0  # bytes that have come back
     ended: bool = False  # and then their end
+    connection: Any = None  # the one dialled last
 
     def left(self) -> float:
         """Seconds left of the present phase; `TimeoutError` if there are none."""
@@ -100,7 +100,7 @@ class _TimedConnection(_ConnectionBase):
         watch = self.watch
         watch.connecting, watch.limit = True, min(watch.deadline, monotonic() + watch.connect)
         super().connect()
-        watch.connecting, watch.limit = False, watch.deadline
+        watch.connecting, watch.limit, watch.connection = False, watch.deadline, self
         # urllib3 reads it for one purpose: to warn, at each request, of what `verify=False` has asked for.
         self.is_verified = True
 
@@ -161,6 +161,44 @@ class _TimedAdapter(_AdapterBase):
         }
 
 
+class _Line:
+    """A connection that `requests` opened and left open: more requests to its URL go over it by `http.client` alone.
+
+    For each request, `requests` and `urllib3` look up its pool, its proxy, its certificates and its cookies, parse its
+    URL twice and wrap its answer: two thirds of the processor time of a request, and the same each time.
+
+    Args:
+        url: Where it leads to, without a proxy.
+        target: What stands in a request's first line.
+        connection: The connection. It lies in its pool, too, and may have been closed.
+        watch: Its clock.
+    """
+
+    def __init__(self, url: str, target: str, connection: Any, watch: _Watch) -> None:
+        from http.client import HTTPConnection  # noqa: PLC0415 - see the module
+
+        from urllib3.util.connection import is_connection_dropped  # noqa: PLC0415 - see the module
+
+        self._url, self._target, self._connection, self._watch = url, target, connection, watch
+        self._is_dropped = is_connection_dropped
+        self._request, self._getresponse = HTTPConnection.request, HTTPConnection.getresponse
+
+    def is_open_to(self, url: str) -> bool:
+        """Whether a request may go over it, as far as can be seen."""
+        return url == self._url and self._connection.sock is not None and not self._is_dropped(self._connection)
+
+    def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Post once; whatever goes wrong, or is left unread, closes the connection."""
+        raw = None
+        try:
+            self._request(self._connection, "POST", self._target, body, {**_HEADERS, **headers})
+            raw = self._getresponse(self._connection)
+            return _read(raw, raw.read, cut=self._watch.ended)
+        finally:
+            if raw is None or not raw.isclosed():
+                self._connection.close()
+
+
 class Transport:
     """Posts over kept connections, one per host.
 
@@ -184,9 +222,10 @@ class Transport:
     ) -> None:
         self.requests = 0
         """Requests made so far, those repeated on a new connection included."""
-        self._watch = _Watch(*_checked_timeout(timeout))
-        self._proxy = _checked_proxy(proxy)
+        self._watch = _Watch(*timeout_pair(timeout))
+        self._proxy = proxy_url(proxy)
         self._verify = verify
+        self._line: _Line | None = None
         try:
             self._adapter = self._open()
         except OSError as error:
@@ -223,10 +262,11 @@ class Transport:
 
     def reopen(self) -> None:
         """Forget all connections, for a forked child. What is dropped closes its copies, and tells the peer nothing."""
-        self._adapter = None
+        self._adapter = self._line = self._watch.connection = None
 
     def close(self) -> None:
         """Close the kept connections. A later request opens new ones."""
+        self._line = self._watch.connection = None
         if self._adapter is not None:
             self._adapter.close()
 
@@ -238,12 +278,10 @@ class Transport:
         watch.received = 0
         handled = sys.exc_info()[1]
         try:
-            timeout = min(watch.left(), watch.connect)  # for SOCKS; all else asks the watch
-            request, options = self._prepare(url, headers, body)
-            self._adapter = self._adapter or self._open()
-            self.requests += 1
-            raw = self._adapter.send(request, stream=True, timeout=timeout, **options).raw
-            return _read(raw, cut=watch.ended)
+            if self._line is not None and self._line.is_open_to(url):
+                self.requests += 1
+                return self._line.post(headers, body)
+            return self._post_by_requests(url, headers, body)
         except Exception as error:  # noqa: BLE001 - the border: whatever it is, there was no answer
             raised: BaseException | None = error
             # Frames of urllib3 hold the errors that hold them, and the body, until the garbage is collected some day.
@@ -251,6 +289,22 @@ class Transport:
                 raised.__traceback__ = None
                 raised = raised.__context__
             return _failure(error, watch)
+
+    def _post_by_requests(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        watch = self._watch
+        self._line = None
+        timeout = min(watch.left(), watch.connect)  # for SOCKS; all else asks the watch
+        request, options = self._prepare(url, headers, body)
+        self._adapter = self._adapter or self._open()
+        self.requests += 1
+        raw = self._adapter.send(request, stream=True, timeout=timeout, **options).raw
+        try:
+            answer = _read(raw, partial(raw.read, decode_content=False), cut=watch.ended)
+        finally:
+            raw.close()  # and its connection, unless the end of the body has set that free
+        if self._proxy is None and watch.connection is not None:
+            self._line = _Line(url, request.path_url, watch.connection, watch)
+        return answer
 
     def _prepare(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[PreparedRequest, dict[str, Any]]:
         """By hand: a session would put what .netrc says in place of `Authorization`, and take as long again."""
@@ -291,23 +345,23 @@ def _derive(*bases: type, **attributes: Any) -> Any:
     return type(bases[0].__name__, bases, attributes)
 
 
-def _read(raw: Any, *, cut: bool) -> Answer:
-    body = b""
-    # http.client takes an interim answer for the answer. The true one would be the next request's, so close at once.
-    whole = raw.status < 200  # noqa: PLR2004 - as the standard has it
-    try:
-        # http.client takes the end of the connection for the end of the headers: a 207 without its list of errors.
-        if cut:
-            raise EOFError
-        while not whole and len(body) <= BODY_LIMIT:
-            piece = raw.read(BODY_LIMIT + 1 - len(body), decode_content=False)
-            whole = not piece
-            body += piece
-        if whole and raw.length_remaining:  # urllib3 1.26 does not look
-            raise EOFError
-    finally:
-        raw.close()  # and its connection, unless the end of the body has set that free
-    headers = {name.lower(): value for name, value in raw.headers.itermerged()}
+def _read(raw: Any, read: Callable[[int], bytes], *, cut: bool) -> Answer:
+    """Read an answer of urllib3, or of http.client, to its end or to the limit."""
+    # http.client takes the end of the connection for the end of the headers: a 207 without its list of errors.
+    if cut:
+        raise EOFError
+    # And an interim answer for the answer. The true one would be the next request's: its connection is to be closed.
+    body, whole = b"", raw.status < 200  # noqa: PLR2004 - as the standard has it
+    while not whole and len(body) <= BODY_LIMIT:
+        piece = read(BODY_LIMIT + 1 - len(body))
+        whole = not piece
+        body += piece
+    if whole and (raw.length_remaining if hasattr(raw, "length_remaining") else raw.length):
+        raise EOFError  # neither http.client nor urllib3 1.26 looks
+    headers: dict[str, str] = {}
+    for field, value in raw.headers.items():
+        name = field.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return Answer(raw.status, headers, body[:BODY_LIMIT], truncated=not whole)
 
 
@@ -341,35 +395,3 @@ def _kind(error: BaseException, watch: _Watch) -> str:
     if watch.connecting:
         return "proxy" if watch.proxied else "connect"
     return "reset" if watch.received or isinstance(error, OSError) else "request"
-
-
-def _checked_timeout(timeout: float | tuple[float, float]) -> tuple[float, float]:
-    parts = timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,)  # noqa: PLR2004 - a pair
-    if not all(isinstance(part, (int, float)) and part is not True and 0 < part < math.inf for part in parts):
-        wanted = "a positive number of seconds, or a pair (connect, read)"
-        raise ValueError(f"timeout must be {wanted}, not {shown(timeout)}")
-    return float(parts[0]), float(sum(parts))
-
-
-def _checked_proxy(proxy: str | None) -> str | None:
-    if proxy is None or proxy == "environment" or _is_proxy(proxy):
-        return proxy
-    schemes = ", ".join(_PROXY_SCHEMES)
-    given = shown(proxy if not isinstance(proxy, str) else _without_password(proxy))
-    raise ValueError(f"proxy must be None, 'environment' or a URL of scheme {schemes} with a host, not {given}")
-
-
-def _is_proxy(proxy: Any) -> bool:
-    if not isinstance(proxy, str) or not proxy.isascii() or not proxy.isprintable() or " " in proxy:
-        return False
-    try:
-        parts = urlsplit(proxy)
-        return parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _without_password(proxy: str) -> str:
-    _, credentials, host = proxy.rpartition("@")
-    # Without a host, what looks like a bad port is the password.
-    return f"***@{host}" if credentials else re.sub(r":(?!//|\d*/?$).*", ":***", host)
