@@ -447,23 +447,70 @@ def test_compressed_body_stays_compressed(serve, make):
     assert make().post(server.url(), HEADERS, BODY).body == packed
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc",
-        f"HTTP/1.1 {PASSWORD} {TOKEN}\r\n\r\n".encode(),
-        b"HTTP/1.1 200 OK\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain",
-        b"HTTP/1.1 204 No Content\r\nContent-Le",
-        b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r",
-        b"HTTP/1.1 200",
-        b"HTTP/1.1 20",
-        b"",
-    ],
-)
+BAD_ANSWERS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc",
+    f"HTTP/1.1 {PASSWORD} {TOKEN}\r\n\r\n".encode(),
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain",
+    b"HTTP/1.1 204 No Content\r\nContent-Le",
+    b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r",
+    b"HTTP/1.1 200",
+    b"HTTP/1.1 20",
+    b"",
+]
+GOOD_ANSWERS = [
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\n\r\n",
+    b"HTTP/1.1 429 Slow\r\nX-A: 1\r\nRetry-After: 7\r\nx-a: 2\r\nContent-Length: 4\r\n\r\nbody",
+    b"HTTP/1.0 200 OK\r\nX-A: 1\r\n\r\nbody",
+    b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70_000,
+    b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_an_answer_means_the_same_on_a_new_connection_and_on_a_kept_one(serve, make, tls, secure):
+    """What comes back is read alike, and ends the connection alike, whether requests or http.client asked for it."""
+
+    def outcome(transport, url):
+        try:
+            got = transport.post(url, HEADERS, BODY)
+        except TransportError as error:
+            return error.kind
+        return got.status, got.headers, got.body, got.truncated
+
+    for reply in [*GOOD_ANSWERS, *filter(None, BAD_ANSWERS)]:
+        waits = reply in GOOD_ANSWERS and b"HTTP/1.0" not in reply
+
+        def script(server, connection, _number, reply=reply, waits=waits):
+            if server.read(connection).line.startswith("POST /kept"):
+                connection.sendall(answer(b"first"))
+                server.read(connection)
+            connection.sendall(reply)
+            if waits and server.read(connection):
+                connection.sendall(answer(b"the same connection"))
+
+        server = serve(script, tls if secure else None)
+        seen = []
+        for path in ("new", "kept"):
+            transport = make(verify=False)
+            url = server.url().replace("/v1/batch", f"/{path}")
+            if path == "kept":
+                assert outcome(transport, url)[2] == b"first"
+            got = outcome(transport, url)
+            later = outcome(transport, url)
+            seen.append((got, later[2] == b"the same connection"))
+        assert seen[0] == seen[1], reply
+        assert later[2] in {b"the same connection", b"first"}
+        assert len({tuple(sorted(request.headers)) for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize("reply", BAD_ANSWERS)
 def test_incomplete_or_bad_answer(serve, make, reply):
     """An answer that breaks off, or is none, is a `reset` in which the server's words do not stand."""
 
