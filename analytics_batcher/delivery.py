@@ -98,41 +98,43 @@ class BatchSender:
 
     def send(self, records: Sequence[bytes], deadline: float | None) -> Outcome:
         """Make at most one request, out of the oldest records. Raises nothing for the network or the vendor."""
-        places = {record[:STAMP_BYTES]: place for place, record in enumerate(records)}
-        self._forget(places)
-        candidates = [places[stamp] for stamp in self._plan[0]] if self._plan else range(len(records))
+        candidates = self._candidates(records)
         losses: list[Loss] = []
         chosen: list[int] = []
         batch = fill(self._wires(records, candidates, chosen, losses), self._limits, self._destination.envelope)
         if chosen[len(batch) :]:  # the last one read may not have fitted
             self._ahead = records[chosen.pop()][:STAMP_BYTES]
         lost = [place for loss in losses for place in loss.positions]
-        tried = len(records) if self._plan else max([*chosen, *lost]) + 1
+        tried = len(records) if self._plan else max([*chosen[-1:], *lost]) + 1
         if not batch:
             return Outcome(tried, losses=losses)
         stamps = [records[place][:STAMP_BYTES] for place in chosen]
-        repeated = any(stamp in self._attempts for stamp in stamps)
-        for stamp in stamps:
-            self._attempts[stamp] = self._attempts.get(stamp, 0) + 1
+        attempts = self._count_attempts(stamps)
         before = self._transport.requests
-        verdict, receipt = self._post(batch, max(self._attempts[stamp] for stamp in stamps), deadline)
+        verdict, receipt = self._post(batch, attempts, deadline)
         requests = self._transport.requests - before
-        verdict = _with_positions(verdict, [records[place] for place in chosen])
+        if verdict.rejected_ids:
+            verdict = _with_positions(verdict, [records[place] for place in chosen])
         delivered, more, wait = self._judge(verdict, chosen, stamps)
+        if len(delivered) == len(self._attempts):  # the rule: nothing is left of which to remember them
+            self._attempts = {}
         return Outcome(
             tried=tried,
             delivered=delivered,
-            losses=self._with_suspects(losses + more, places),
+            losses=self._with_suspects(losses + more, records),
             wait=wait,
             requests=requests,
-            retries=requests if repeated else max(requests - 1, 0),  # of the transport's own, on a new connection
+            retries=requests if attempts > 1 else max(requests - 1, 0),  # of the transport's own, on a new connection
             error=None if verdict.action is Action.DELIVERED else verdict.detail,
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
             receipt=dataclasses.replace(receipt, count=len(delivered)) if receipt and delivered else None,
         )
 
-    def _forget(self, places: Mapping[bytes, int]) -> None:
-        """Drop what is remembered of messages that were settled, evicted or expired."""
+    def _candidates(self, records: Sequence[bytes]) -> Sequence[int]:
+        """The positions to try, in their order; drops what is remembered of messages settled, evicted or expired."""
+        if not (self._attempts or self._filtered or self._plan):
+            return range(len(records))
+        places = {record[:STAMP_BYTES]: place for place, record in enumerate(records)}
         for known in (self._attempts, self._filtered):
             for stamp in known.keys() - places.keys() - {self._ahead}:
                 del known[stamp]
@@ -140,17 +142,32 @@ class BatchSender:
         self._plan = [group for group in groups if group]
         # Without a search there are no suspects: all are tried together again.
         self._suspects = [stamp for stamp in self._suspects if stamp in places] if self._plan else []
+        return [places[stamp] for stamp in self._plan[0]] if self._plan else range(len(records))
 
     def _wires(
         self, records: Sequence[bytes], candidates: Sequence[int], chosen: list[int], losses: list[Loss]
     ) -> Iterator[bytes]:
         for place in candidates:
             wire = self._wire(records[place])
-            if isinstance(wire, bytes):
+            if type(wire) is bytes:
                 chosen.append(place)
                 yield wire
             else:
-                losses.append(Loss(wire[0], wire[1], (place,)))
+                losses.append(Loss(*wire, (place,)))
+
+    def _count_attempts(self, stamps: list[bytes]) -> int:
+        """Count one more attempt for each message of a batch.
+
+        Returns:
+            The most that one of them has had.
+        """
+        known = self._attempts
+        if not known:
+            self._attempts = dict.fromkeys(stamps, 1)
+            return 1
+        for stamp in stamps:
+            known[stamp] = known.get(stamp, 0) + 1
+        return max(map(known.__getitem__, stamps))
 
     def _wire(self, record: bytes) -> bytes | tuple[DropReason, str]:
         hook = self._before_send
@@ -288,10 +305,11 @@ class BatchSender:
         if not self._plan and not self._found_good and self._searching >= _MANY:
             self._refused_batches += 1
 
-    def _with_suspects(self, losses: list[Loss], places: Mapping[bytes, int]) -> list[Loss]:
+    def _with_suspects(self, losses: list[Loss], records: Sequence[bytes]) -> list[Loss]:
         """Once the rest of a forbidden batch went through, those that never did were the reason."""
         if self._plan or not self._suspects:
             return losses
+        places = {record[:STAMP_BYTES]: place for place, record in enumerate(records)}
         positions = [places[stamp] for stamp in self._suspects]
         self._suspects = []
         if not self._found_good:
@@ -301,8 +319,6 @@ class BatchSender:
 
 def _with_positions(verdict: Verdict, records: Sequence[bytes]) -> Verdict:
     """Where the vendor named messages by their ids, cut to 64 of few characters as Jitsu does, find their positions."""
-    if not verdict.rejected_ids:
-        return verdict
     known = {_UNFIT.sub("_", message_id_of(record)[:64]): place for place, record in enumerate(records)}
     found = {known[name]: why for name, why in verdict.rejected_ids.items() if name in known}
     return dataclasses.replace(verdict, rejected={**verdict.rejected, **found})

@@ -24,6 +24,7 @@ from .stamp import (
     flags_of,
     iso_milliseconds,
     iso_text,
+    json_fields,
     ulid_of,
     uuid_text,
 )
@@ -37,6 +38,7 @@ _IDS: Final = frozenset(
 _TEXTS: Final = frozenset({"event", "name"})
 _PLAIN_TEXTS: Final = _IDS | _TEXTS | {"type"}
 _OBJECTS: Final = frozenset({"traits", "properties", "context", "integrations"})
+_EMPTY_BYTES: Final = HEAD_BYTES + len(b"{}")
 _MESSAGE_ID_CHARACTERS: Final = 99
 _NAME_CHARACTERS: Final = 100
 _NAME: Final = type.__dict__["__name__"].__get__  # of the class itself, whatever its metaclass says
@@ -271,15 +273,16 @@ def wire(record: bytes) -> bytes:
     """A record's JSON in neutral form, with the id and the time that its stamp stands for where none was given."""
     flags = flags_of(record)
     if not flags & (ID_GIVEN | TIME_GIVEN):
-        start = f'{{"messageId":"{uuid_text(record)}","timestamp":"{iso_text(record)}"'
+        start = json_fields(record)
     elif not flags & ID_GIVEN:
         start = f'{{"messageId":"{uuid_text(record)}"'
     elif not flags & TIME_GIVEN:
         start = f'{{"timestamp":"{iso_text(record)}"'
     else:
         return record[HEAD_BYTES:]
-    rest = record[HEAD_BYTES + 1 :]
-    return start.encode() + (rest if rest == b"}" else b"," + rest)
+    if len(record) > _EMPTY_BYTES:
+        return b"%b,%b" % (start.encode(), record[HEAD_BYTES + 1 :])
+    return start.encode() + b"}"
 
 
 def stamp_of(record: bytes) -> dict[str, str]:

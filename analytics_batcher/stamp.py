@@ -105,7 +105,9 @@ def unix_seconds(record: bytes) -> int:
     return int.from_bytes(record[:6], "big") // 1000
 
 
-_second = (-1, "")
+# Messages of one batch share few seconds, and a thousand milliseconds are all there are.
+_second: dict[int, str] = {}
+_MILLISECONDS: Final = tuple([f".{rest:03d}Z" for rest in range(1000)])
 
 
 def iso_text(record: bytes) -> str:
@@ -115,10 +117,22 @@ def iso_text(record: bytes) -> str:
 
 def iso_milliseconds(milliseconds: int) -> str:
     """Unix milliseconds in ISO 8601, in UTC with milliseconds."""
-    global _second  # noqa: PLW0603 - a batch's messages share few seconds: remember the last one written
     seconds, rest = divmod(milliseconds, 1000)
-    known = _second
-    if known[0] != seconds:
-        moment = time.gmtime(seconds)
-        known = _second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", moment))
-    return f"{known[1]}.{rest:03d}Z"
+    return (_second.get(seconds) or _written(seconds)) + _MILLISECONDS[rest]
+
+
+def _written(seconds: int) -> str:
+    global _second  # noqa: PLW0603 - remember the last one written; replaced as a whole, so that threads may share it
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    _second = {seconds: text}
+    return text
+
+
+def json_fields(record: bytes) -> str:
+    """The stamp as a JSON object's first two fields, its brace before them: what most messages need, in one go."""
+    text = record[:STAMP_BYTES].hex()
+    seconds, rest = divmod(int.from_bytes(record[:6], "big"), 1000)
+    return (
+        f'{{"messageId":"{text[:8]}-{text[8:12]}-7{text[13:16]}-{text[16:20]}-{text[20:]}",'
+        f'"timestamp":"{_second.get(seconds) or _written(seconds)}{_MILLISECONDS[rest]}"'
+    )

@@ -471,19 +471,18 @@ IDS = [
         "message.py",
         {
             "from uuid import UUID\n": "from uuid import UUID, uuid4\n",
-            'messageId":"{uuid_text(record)}","timestamp"': 'messageId":"{uuid4()}","timestamp"',
+            "        start = json_fields(record)\n": (
+                """        start = f'{{"messageId":"{uuid4()}","timestamp":"{iso_text(record)}"'\n"""
+            ),
         },
         ["test_delivery.py::test_a_retry_repeats_the_same_bytes"],
     ),
     Fault(
         "the time is that of the sending",
-        "message.py",
+        "stamp.py",
         {
-            "    flags = flags_of(record)\n    if not flags & (ID_GIVEN | TIME_GIVEN):": (
-                "    import time\n\n    flags = flags_of(record)\n    if not flags & (ID_GIVEN | TIME_GIVEN):"
-            ),
-            '"{uuid_text(record)}","timestamp":"{iso_text(record)}"': (
-                '"{uuid_text(record)}","timestamp":"{iso_milliseconds(int(time.time() * 1000))}"'
+            '"timestamp":"{_second.get(seconds) or _written(seconds)}{_MILLISECONDS[rest]}"': (
+                '"timestamp":"{iso_milliseconds(int(time.time() * 1000))}"'
             ),
         },
         ["test_client.py::test_the_moment_is_the_calls"],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
+from bisect import bisect_left
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from itertools import count, islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DropReason
@@ -204,15 +205,14 @@ class MemoryBuffer:
         with self._lock:
             self._trim()
             evicted = self.ledger.evicted
-            returned = _first(self._returned, messages, size)
-            taken = sum(len(record) for _, record in returned)
-            waited = _first(zip(count(self._head), self._waiting), messages - len(returned), size - taken)
-            both = returned + waited
-            keys, records = [key for key, _ in both], [record for _, record in both]
+            back = list(islice(self._returned, messages))
+            waited = list(islice(self._waiting, messages - len(back)))
+            records = _first([*[record for _, record in back], *waited], size)
+            later = deque(islice(self._returned, len(records), None))
+            stale = len(records) - len(self._returned) + len(later)
+            keys = [*[key for key, _ in back[: len(records)]], *range(self._head, self._head + stale)]
             weight = sum(map(len, records)) + RECORD_OVERHEAD * len(records)
             leases = (*self._leases, lease)
-            later = deque(islice(self._returned, len(returned), None))
-            stale = len(waited)
             if records and evicted == self.ledger.evicted:
                 lease.keys, lease.records = keys, records
                 self._leases = leases
@@ -237,10 +237,10 @@ class MemoryBuffer:
             False if the lease is void, because its records were abandoned meanwhile: nothing is counted then.
         """
         gone = set(delivered).union(*(loss.positions for loss in losses))
-        size = sum(len(lease.records[position]) + RECORD_OVERHEAD for position in gone)
         rest = [position for position in range(len(lease.records)) if position not in gone]
         keys = [lease.keys[position] for position in rest]
         records = [lease.records[position] for position in rest]
+        size = sum(map(len, lease.records)) - sum(map(len, records)) + RECORD_OVERHEAD * len(gone)
         settled, arrived = len(gone), len(delivered)
         with self._lock:
             lost = self._with_lost(losses)
@@ -392,15 +392,10 @@ class MemoryBuffer:
         _open(gates)
 
 
-def _first(pairs: Iterable[tuple[int, bytes]], messages: int, size: int) -> list[tuple[int, bytes]]:
-    taken: list[tuple[int, bytes]] = []
-    weight = 0
-    for pair in pairs:
-        if weight >= size or len(taken) >= messages:
-            break
-        taken.append(pair)
-        weight += len(pair[1])
-    return taken
+def _first(records: list[bytes], size: int) -> list[bytes]:
+    """The records up to the one with which they come to `size` bytes."""
+    weights = list(accumulate(map(len, records)))
+    return records[: bisect_left(weights, size) + 1] if weights and weights[-1] > size else records
 
 
 def _open(gates: Iterable[_thread.LockType]) -> None:
