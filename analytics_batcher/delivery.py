@@ -149,11 +149,11 @@ class BatchSender:
     ) -> Iterator[bytes]:
         for place in candidates:
             wire = self._wire(records[place])
-            if type(wire) is bytes:
+            if isinstance(wire, bytes):
                 chosen.append(place)
                 yield wire
             else:
-                losses.append(Loss(*wire, (place,)))
+                losses.append(Loss(wire[0], wire[1], (place,)))
 
     def _count_attempts(self, stamps: list[bytes]) -> int:
         """Count one more attempt for each message of a batch.

@@ -1,138 +1,46 @@
 """One HTTP POST within one deadline: the only module that knows `requests`, and the border its exceptions do not cross.
 
-`requests` bounds each read, so one byte a second holds it for ever. Here every operation of a socket is given the time
-that is left of the whole request. The classes for it are mixins, which get their bases in `_derive`: `requests`,
-`urllib3` and `ssl` are imported when a `Transport` is made, not with this module (94 ms). A name look-up cannot be
-interrupted within its thread: it alone may outlast the deadline.
+It opens connections, over proxies and TLS, and its pools are made of sockets that keep the deadline. `requests`,
+`urllib3` and `ssl` are imported when a `Transport` is made, not with this module (94 ms).
 """
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import re
 import socket
 import sys
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from .answer import Answer
+from .connection import HEADERS, Handover, Line, TimedConnection, TimedSocket, Watch, derive, read_answer
 from .errors import TransportError
 from .settings import proxy_url, shown, timeout_pair
-from .version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from requests import PreparedRequest
     from requests.adapters import HTTPAdapter as _AdapterBase
-    from urllib3.connection import HTTPConnection as _ConnectionBase
+
+    from .answer import Answer
 else:
-    _AdapterBase = _ConnectionBase = object
-
-BODY_LIMIT: Final = 64 * 1024  # bytes: room for a reason per message of a batch, and none for a bomb of 400 MB
-# Bytes of all that a server may say to a request: a chunk of -1 bytes makes http.client read on to the end.
-_SPEECH_LIMIT: Final = 2**20
-_HEADERS: Final = {"User-Agent": f"analytics-batcher/{__version__}", "Accept-Encoding": "identity"}
-# Headers and body are two writes. urllib3 leaves Nagle's algorithm on for proxies: 44 ms for each request.
-_SOCKET_OPTIONS: Final[list[tuple[int, int, int | bytes]]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    _AdapterBase = object
 
 
-@dataclass(slots=True)
-class _Watch:
-    """The clock of the one request under way, and what its sockets have seen. One thread at a time uses it."""
-
-    connect: float
-    total: float
-    deadline: float = 0.0  # of the request
-    limit: float = 0.0  # of its present phase: connecting, or the rest
-    proxied: bool = False
-    connecting: bool = False
-    dialled: bool = False  # it does not go over a kept connection
-    received: int = 0  # bytes that have come back
-    ended: bool = False  # and then their end
-    connection: Any = None  # the one dialled last
-
-    def left(self) -> float:
-        """Seconds left of the present phase; `TimeoutError` if there are none."""
-        left = self.limit - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    def hear(self, count: int) -> None:
-        """Count what has come in; `OSError` if the server does not come to an end."""
-        self.received += count
-        self.ended |= not count
-        if self.received > _SPEECH_LIMIT:
-            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-
-
-def _timed(name: str) -> Any:
-    def operation(self: Any, *args: Any, **options: Any) -> Any:
-        self.settimeout(self.watch.left())
-        result = getattr(super(_TimedSocket, self), name)(*args, **options)
-        if name in {"recv", "recv_into"}:
-            self.watch.hear(result if name == "recv_into" else len(result))
-        return result
-
-    return operation
-
-
-class _TimedSocket:
-    """Over `socket` and `SSLSocket`: gives each operation the time that is left; Python counts it down within."""
-
-    watch: _Watch
-    do_handshake, send, sendall, recv, recv_into = map(_timed, ("do_handshake", "send", "sendall", "recv", "recv_into"))
-
-
-class _TimedConnection(_ConnectionBase):
-    """Over a connection class of urllib3: connects timed sockets."""
-
-    watch: _Watch
-    socket_class: type[socket.socket]
-
-    def connect(self) -> None:
-        watch = self.watch
-        watch.connecting, watch.limit = True, min(watch.deadline, monotonic() + watch.connect)
-        super().connect()
-        watch.connecting, watch.limit, watch.connection = False, watch.deadline, self
-        # urllib3 reads it for one purpose: to warn, at each request, of what `verify=False` has asked for.
-        self.is_verified = True
-
-    def _new_conn(self) -> socket.socket:
-        self.watch.dialled = True
-        return self.socket_class(fileno=self._dial().detach())
-
-    def _dial(self) -> socket.socket:
-        """Connect to the first address that answers. urllib3 gives the whole time to each.
-
-        Of shares of what is left, the sum is in time, and a dead first address (of IPv6, often) hides no living second.
-        """
-        from urllib3.util.connection import create_connection  # noqa: PLC0415 - see the module
-
-        if hasattr(self, "_socks_options"):  # PySocks greets the proxy by a socket of its own, timed per read
-            return super()._new_conn()
-        found = socket.getaddrinfo(self._dns_host.strip("[]"), self.port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        while True:
-            share = self.watch.left() / len(addresses)
-            try:
-                return create_connection((addresses.pop(0), self.port), share, socket_options=_SOCKET_OPTIONS)
-            except OSError:
-                if not addresses:
-                    raise
+def _unbounded(_size: int) -> SimpleQueue[Any]:
+    return SimpleQueue()
 
 
 class _TimedAdapter(_AdapterBase):
     """Over requests' adapter: puts the timed classes into its pools, and one TLS context for hosts and proxies."""
 
-    watch: _Watch
+    watch: Watch
     context: Any
+    queue: Any
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, ssl_context=self.context, **options)
@@ -149,54 +57,15 @@ class _TimedAdapter(_AdapterBase):
         """Leave it to the context. Requests would add its own authorities to the given, at each connection."""
 
     def _time(self, manager: Any) -> None:
-        timed = {"watch": self.watch, "socket_class": _derive(_TimedSocket, socket.socket, watch=self.watch)}
+        timed = {"watch": self.watch, "socket_class": derive(TimedSocket, socket.socket, watch=self.watch)}
         manager.pool_classes_by_scheme = {
-            scheme: _derive(
+            scheme: derive(
                 pool,
-                ConnectionCls=_derive(_TimedConnection, pool.ConnectionCls, **timed),
-                # That of urllib3 has a lock, which a fork may leave locked to a child that drops its connections.
-                QueueCls=staticmethod(lambda _size: SimpleQueue[Any]()),
+                ConnectionCls=derive(TimedConnection, pool.ConnectionCls, **timed),
+                QueueCls=staticmethod(self.queue),
             )
             for scheme, pool in manager.pool_classes_by_scheme.items()
         }
-
-
-class _Line:
-    """A connection that `requests` opened and left open: more requests to its URL go over it by `http.client` alone.
-
-    For each request, `requests` and `urllib3` look up its pool, its proxy, its certificates and its cookies, parse its
-    URL twice and wrap its answer: two thirds of the processor time of a request, and the same each time.
-
-    Args:
-        url: Where it leads to, without a proxy.
-        target: What stands in a request's first line.
-        connection: The connection. It lies in its pool, too, and may have been closed.
-        watch: Its clock.
-    """
-
-    def __init__(self, url: str, target: str, connection: Any, watch: _Watch) -> None:
-        from http.client import HTTPConnection  # noqa: PLC0415 - see the module
-
-        from urllib3.util.connection import is_connection_dropped  # noqa: PLC0415 - see the module
-
-        self._url, self._target, self._connection, self._watch = url, target, connection, watch
-        self._is_dropped = is_connection_dropped
-        self._request, self._getresponse = HTTPConnection.request, HTTPConnection.getresponse
-
-    def is_open_to(self, url: str) -> bool:
-        """Whether a request may go over it, as far as can be seen."""
-        return url == self._url and self._connection.sock is not None and not self._is_dropped(self._connection)
-
-    def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Post once; whatever goes wrong, or is left unread, closes the connection."""
-        raw = None
-        try:
-            self._request(self._connection, "POST", self._target, body, {**_HEADERS, **headers})
-            raw = self._getresponse(self._connection)
-            return _read(raw, raw.read, cut=self._watch.ended)
-        finally:
-            if raw is None or not raw.isclosed():
-                self._connection.close()
 
 
 class Transport:
@@ -222,10 +91,10 @@ class Transport:
     ) -> None:
         self.requests = 0
         """Requests made so far, those repeated on a new connection included."""
-        self._watch = _Watch(*timeout_pair(timeout))
+        self._watch = Watch(*timeout_pair(timeout))
         self._proxy = proxy_url(proxy)
         self._verify = verify
-        self._line: _Line | None = None
+        self._line: Line | None = None
         try:
             self._adapter = self._open()
         except OSError as error:
@@ -262,13 +131,20 @@ class Transport:
 
     def reopen(self) -> None:
         """Forget all connections, for a forked child. What is dropped closes its copies, and tells the peer nothing."""
-        self._adapter = self._line = self._watch.connection = None
+        line, self._line, self._adapter, self._watch.kept = self._line, None, None, None
+        if line is not None:
+            line.drop()
 
     def close(self) -> None:
         """Close the kept connections. A later request opens new ones."""
-        self._line = self._watch.connection = None
+        self._hang_up()
         if self._adapter is not None:
             self._adapter.close()
+
+    def _hang_up(self) -> None:
+        line, self._line, self._watch.kept = self._line, None, None
+        if line is not None:
+            line.close()
 
     def _attempt(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer | TransportError:
         """Post once. An error is returned, to be raised where none of requests', with a token in it, is its context."""
@@ -292,18 +168,18 @@ class Transport:
 
     def _post_by_requests(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         watch = self._watch
-        self._line = None
+        self._hang_up()
         timeout = min(watch.left(), watch.connect)  # for SOCKS; all else asks the watch
         request, options = self._prepare(url, headers, body)
         self._adapter = self._adapter or self._open()
         self.requests += 1
         raw = self._adapter.send(request, stream=True, timeout=timeout, **options).raw
         try:
-            answer = _read(raw, partial(raw.read, decode_content=False), cut=watch.ended)
+            answer = read_answer(raw, partial(raw.read, decode_content=False), cut=watch.ended)
         finally:
             raw.close()  # and its connection, unless the end of the body has set that free
-        if self._proxy is None and watch.connection is not None:
-            self._line = _Line(url, request.path_url, watch.connection, watch)
+        if watch.kept is not None:
+            self._line = Line(url, request.path_url, watch.kept, watch)
         return answer
 
     def _prepare(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[PreparedRequest, dict[str, Any]]:
@@ -313,7 +189,7 @@ class Transport:
         request = PreparedRequest()
         request.prepare_method("POST")
         request.prepare_url(url, None)
-        request.prepare_headers({**_HEADERS, **headers})
+        request.prepare_headers({**HEADERS, **headers})
         request.headers["Content-Length"] = str(len(body))
         request.body = body
         proxies: dict[str, Any] = {"http": self._proxy, "https": self._proxy}
@@ -336,36 +212,14 @@ class Transport:
             is_directory = os.path.isdir(path)  # noqa: PTH112 - Path("") is one
             context.load_verify_locations(**{"capath" if is_directory else "cafile": path})
         context.minimum_version = ssl.TLSVersion.TLSv1_2  # as urllib3 has it
-        context.sslsocket_class = _derive(_TimedSocket, ssl.SSLSocket, watch=self._watch)
-        adapter = _derive(_TimedAdapter, HTTPAdapter, watch=self._watch, context=context)
+        context.sslsocket_class = derive(TimedSocket, ssl.SSLSocket, watch=self._watch)
+        # What is kept for a proxy, or may be, is requests' to look up again for each request.
+        queue = _unbounded if self._proxy else derive(Handover, watch=self._watch)
+        adapter = derive(_TimedAdapter, HTTPAdapter, watch=self._watch, context=context, queue=staticmethod(queue))
         return adapter(pool_connections=4, pool_maxsize=1, max_retries=0)
 
 
-def _derive(*bases: type, **attributes: Any) -> Any:
-    return type(bases[0].__name__, bases, attributes)
-
-
-def _read(raw: Any, read: Callable[[int], bytes], *, cut: bool) -> Answer:
-    """Read an answer of urllib3, or of http.client, to its end or to the limit."""
-    # http.client takes the end of the connection for the end of the headers: a 207 without its list of errors.
-    if cut:
-        raise EOFError
-    # And an interim answer for the answer. The true one would be the next request's: its connection is to be closed.
-    body, whole = b"", raw.status < 200  # noqa: PLR2004 - as the standard has it
-    while not whole and len(body) <= BODY_LIMIT:
-        piece = read(BODY_LIMIT + 1 - len(body))
-        whole = not piece
-        body += piece
-    if whole and (raw.length_remaining if hasattr(raw, "length_remaining") else raw.length):
-        raise EOFError  # neither http.client nor urllib3 1.26 looks
-    headers: dict[str, str] = {}
-    for field, value in raw.headers.items():
-        name = field.lower()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return Answer(raw.status, headers, body[:BODY_LIMIT], truncated=not whole)
-
-
-def _failure(error: Exception, watch: _Watch) -> TransportError:
+def _failure(error: Exception, watch: Watch) -> TransportError:
     """An error in a word and a line, of names and the system's texts: others may hold a header, or a server's words."""
     root = error
     while inner := [e for e in (*root.args, root.__cause__, getattr(root, "reason", 0)) if isinstance(e, Exception)]:
@@ -380,7 +234,7 @@ def _failure(error: Exception, watch: _Watch) -> TransportError:
     return TransportError(detail, _kind(root, watch))
 
 
-def _kind(error: BaseException, watch: _Watch) -> str:
+def _kind(error: BaseException, watch: Watch) -> str:
     import ssl  # noqa: PLC0415 - see the module
 
     from requests.exceptions import InvalidProxyURL  # noqa: PLC0415 - see the module

@@ -185,7 +185,7 @@ FORKS = [
     Fault(
         "a forked child uses its parent's connection",
         "transport.py",
-        {"        self._adapter = None\n": "        pass\n"},
+        {"line, self._line, self._adapter, self._watch.kept = self._line, None, None, None\n": ("line = None\n")},
         ["test_fork.py::test_a_child_of_an_idle_parent_begins_anew[thread]"],
     ),
     Fault(
@@ -541,8 +541,8 @@ IDS = [
         "what was given back goes to the end of the line",
         "buffers/memory.py",
         {
-            "returned = _first(self._returned, messages, size)": (
-                "returned = _first(self._returned if not self._waiting else (), messages, size)"
+            "back = list(islice(self._returned, messages))": (
+                "back = list(islice(self._returned if not self._waiting else (), messages))"
             )
         },
         ["test_buffers.py::test_released_records_go_to_the_head"],
@@ -682,8 +682,8 @@ NETWORK = [
             "        from requests import PreparedRequest, utils  #": (
                 "        from requests import PreparedRequest, Session, utils\n\n        self._session = Session()  #"
             ),
-            "        request.prepare_headers({**_HEADERS, **headers})\n": (
-                "        request.prepare_headers({**_HEADERS, **headers})\n        request.prepare_cookies({})\n"
+            "        request.prepare_headers({**HEADERS, **headers})\n": (
+                "        request.prepare_headers({**HEADERS, **headers})\n        request.prepare_cookies({})\n"
             ),
             "self._adapter.send(request, stream=True": "self._session.send(request, stream=True",
         },
@@ -693,8 +693,8 @@ NETWORK = [
         "a .netrc replaces the Authorization",
         "transport.py",
         {
-            "        request.prepare_headers({**_HEADERS, **headers})\n": (
-                "        request.prepare_headers({**_HEADERS, **headers})\n"
+            "        request.prepare_headers({**HEADERS, **headers})\n": (
+                "        request.prepare_headers({**HEADERS, **headers})\n"
                 "        request.prepare_auth(utils.get_netrc_auth(url))\n"
             )
         },
@@ -708,20 +708,20 @@ NETWORK = [
     ),
     Fault(
         "an answer is read to its end, however long it is",
-        "transport.py",
-        {"raw.read(BODY_LIMIT + 1 - len(body), decode": "raw.read(decode"},
+        "connection.py",
+        {"read(BODY_LIMIT + 1 - len(body))": "read(None)"},
         ["test_transport.py::test_long_body_is_cut_and_its_connection_closed"],
     ),
     Fault(
         "a server may say as much as it likes",
-        "transport.py",
+        "connection.py",
         {"if self.received > _SPEECH_LIMIT:": "if self.received > _SPEECH_LIMIT**2:"},
         ["test_transport.py::test_chunk_of_a_negative_size_is_not_read_to_its_end[plain]"],
     ),
     Fault(
         "headers that break off are an answer",
-        "transport.py",
-        {"_read(raw, cut=watch.ended)": "_read(raw, cut=False)"},
+        "connection.py",
+        {"    if cut:\n": "    if False:\n"},
         ["test_transport.py::test_incomplete_or_bad_answer"],
     ),
     Fault(
@@ -732,7 +732,7 @@ NETWORK = [
     ),
     Fault(
         "the timeout is that of each read",
-        "transport.py",
+        "connection.py",
         {"self.settimeout(self.watch.left())": "self.settimeout(self.watch.total)"},
         ["test_transport.py::test_slow_proxy_ends_at_the_timeout"],
     ),

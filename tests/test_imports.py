@@ -19,7 +19,7 @@ ROOT = FOLDER.parent
 # A part is a module, or a folder of several of one kind. What is not named here is outside, on top of the client.
 STEPS = [
     {"version", "errors", "answer", "stamp", "encoding", "plain", "settings", "text", "log"},
-    {"message", "batch", "retry", "stats", "lifecycle", "calls"},
+    {"message", "batch", "connection", "retry", "stats", "lifecycle", "calls"},
     {"buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
     {"delivery"},
     {"consumer"},
@@ -38,6 +38,7 @@ IN_THE_CONSUMER = {
         "delivery",
         "report",
         "transport",
+        "connection",
         "retry",
         "message",
         "encoding",
@@ -193,7 +194,7 @@ def test_destinations_do_no_input_or_output(name):
     ("library", "homes"),
     [
         ("requests", {"transport"}),
-        ("urllib3", {"transport"}),
+        ("urllib3", {"connection"}),
         ("redis", {"buffers.redis"}),
         ("sqlite3", {"buffers.sqlite"}),
         ("orjson", {"encoding"}),

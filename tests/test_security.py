@@ -223,7 +223,15 @@ def parts_of(client):
     transport = sender._transport
     destination = client._lanes[0].destination
     parts = [client, client._lanes[0], client._options, destination, pipeline, pipeline._consumer, sender, transport]
-    return [*parts, transport._adapter, pipeline.buffer, pipeline.reporter, destination.headers(), destination.secrets]
+    return [
+        *parts,
+        transport._adapter,
+        transport._line,
+        pipeline.buffer,
+        pipeline.reporter,
+        destination.headers(),
+        destination.secrets,
+    ]
 
 
 def texts_of(part):

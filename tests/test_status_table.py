@@ -22,13 +22,14 @@ from test_transport import Server, answer
 from analytics_batcher import CustomerIO, DropReason, Retry, Segment, Vitally
 from analytics_batcher.answer import Answer
 from analytics_batcher.buffers.memory import MemoryBuffer
+from analytics_batcher.connection import BODY_LIMIT
 from analytics_batcher.consumer import Consumer
 from analytics_batcher.delivery import BatchSender
 from analytics_batcher.message import encode
 from analytics_batcher.report import Reporter
 from analytics_batcher.retry import Schedule
 from analytics_batcher.stamp import new_head
-from analytics_batcher.transport import BODY_LIMIT, Transport
+from analytics_batcher.transport import Transport
 
 # --- What the answers mean --------------------------------------------------------------------------------------------
 

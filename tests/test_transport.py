@@ -29,8 +29,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from analytics_batcher.connection import BODY_LIMIT
 from analytics_batcher.errors import TransportError
-from analytics_batcher.transport import BODY_LIMIT, Transport
+from analytics_batcher.transport import Transport
 from analytics_batcher.version import __version__
 
 TOKEN = "sk_live_51f0c3"
@@ -797,14 +798,16 @@ def test_forked_child_leaves_the_parents_connection_alone(serve, make, tls):
 LATER = always(answer(b"later"))
 
 
-def test_kept_connections_are_behind_no_lock(serve, make):
+@pytest.mark.usefixtures("no_environment")
+@pytest.mark.parametrize("proxy", [None, "environment"])
+def test_kept_connections_are_behind_no_lock(serve, make, proxy):
     """A fork cannot leave a lock locked that a child would need to drop its parent's connections."""
     server = serve(always(answer()))
-    transport = make()
-    transport.post(server.url(), HEADERS, BODY)
-    kept = transport._adapter.poolmanager.connection_from_url(server.url()).pool
-    assert kept.qsize() == 1
-    assert not hasattr(kept, "mutex")
+    transport = make(proxy=proxy)
+    for _ in range(3):
+        transport.post(server.url(), HEADERS, BODY)
+    assert server.connections == 1
+    assert not hasattr(transport._adapter.poolmanager.connection_from_url(server.url()).pool, "mutex")
 
 
 def stale(*, first=b"", later=LATER):
