@@ -58,12 +58,6 @@ LOCKS = [
         ["test_buffers.py::test_memory_is_safe_against_signal_handlers[calls]"],
     ),
     Fault(
-        "the lock between flushes and the consumer is not reentrant",
-        "pipeline.py",
-        {"self._books = _thread.RLock()": "self._books = _thread.allocate_lock()"},
-        ["test_reentry.py::test_a_client_can_be_used_in_the_middle_of_its_calls[flush+shutdown-60-thread]"],
-    ),
-    Fault(
         "callers wake the consumer through a queue.Queue",
         "buffers/memory.py",
         {
