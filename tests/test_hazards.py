@@ -160,3 +160,19 @@ def test_leaks_are_found_wherever_they_stand():
     assert leaks([request(body=PERSON.encode())]) == ["data"]
     assert leaks([request(body=b"data=" + PERSON.replace("@", "%40").encode())]) == ["data"]
     assert leaks([request(body=b"{}")]) == []
+
+
+def table_of(text):
+    """The first table of a Markdown text that has our column: the marks of each row."""
+    lines = text[text.index("| what happens | ") :].split("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[2:]]
+    return {title: [cell if title == "fine" else cell[0] for cell in cells] for title, *cells in rows}
+
+
+def test_the_readme_shows_what_the_last_run_came_to():
+    """The README's table has the marks of the full one, and of every row that there is."""
+    full = table_of((ROOT / "benchmarks" / "hazards.md").read_text(encoding="utf-8"))
+    shown = table_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown == full
+    assert full.keys() == {row.title for row in ROWS.values()} | {"fine"}
+    assert {cells[0] for title, cells in full.items() if title != "fine"} == {"✓"}
