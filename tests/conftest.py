@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 
@@ -32,7 +33,9 @@ WATCH = Watch()
 
 
 def pytest_configure():
-    """Log everything, and watch it."""
+    """Log everything, and watch it. Take Ctrl-C though a shell may have had it ignored, as it does behind an `&`."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.getLogger().setLevel(logging.DEBUG)
     logging.getLogger().addHandler(WATCH)
 

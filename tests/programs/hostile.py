@@ -446,7 +446,7 @@ KNOWN = {
     "array of itself": _array_of_itself,
     "array without an end": lambda: np.empty((10**9, 0)),
     "longdouble": lambda: np.longdouble("1.5"),
-    "NaT": lambda: np.datetime64("NaT"),
+    "NaT": lambda: np.datetime64("NaT", "s"),
     "secret": lambda: pydantic.SecretStr("hidden"),
     "endless sequence": type("_Endless", (_Sequence,), {"__getitem__": lambda _, index: index}),
 }
