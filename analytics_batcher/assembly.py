@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # These two are used in the consumer, and imported here: see `Client`.
 import backoff
@@ -10,8 +10,9 @@ import dateutil.parser
 import dateutil.tz
 
 from .buffers.memory import MemoryBuffer
+from .concurrency import ConcurrentConsumer
 from .consumer import Consumer
-from .delivery import BatchSender
+from .delivery import BatchSender, Standing
 from .pipeline import Pipeline
 from .report import Reporter
 from .transport import Transport
@@ -20,33 +21,40 @@ if TYPE_CHECKING:
     from .batch import Limits
     from .destinations import Destination
     from .options import Options
+    from .retry import Pace
 
 LOADED = (backoff, dateutil.parser, dateutil.tz)
 """What the calls and the consumer import where they use it."""
 
 
-def assemble(destination: Destination, limits: Limits, options: Options) -> Pipeline:
-    """Make the buffer, the sender and the consumer of one destination.
+def assemble(destination: Destination, limits: Limits, options: Options, pace: Pace | None) -> Pipeline:
+    """Make the buffer, the senders and the consumer of one destination.
 
     Args:
         destination: Where messages go.
         limits: The destination's own limits, or lower ones.
         options: The client's settings.
+        pace: Bounds the requests in a second over all of the client's destinations, or `None`.
 
     Raises:
         ValueError: If `timeout`, `proxy` or `verify` is wrong.
     """
-    retry = options.retry
-    transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
-    sender = BatchSender(
-        destination,
-        transport,
-        limits,
-        retry,
-        before_send=options.before_send,
-        default=options.default,
-        gzip=bool(options.gzip) and destination.gzip,
-    )
+    standing = Standing()
+
+    def make_sender() -> BatchSender:
+        transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
+        return BatchSender(
+            destination,
+            transport,
+            limits,
+            options.retry,
+            before_send=options.before_send,
+            default=options.default,
+            gzip=bool(options.gzip) and destination.gzip,
+            standing=standing,
+        )
+
+    sender = make_sender()
     reporter = Reporter(
         destination.name,
         on_drop=options.on_drop,
@@ -59,17 +67,20 @@ def assemble(destination: Destination, limits: Limits, options: Options) -> Pipe
         evict=options.when_full == "drop_oldest",
         keep_evicted=reporter.keeps_messages,
     )
-    consumer = Consumer(
-        buffer,
-        sender,
-        reporter,
-        flush_interval=options.flush_interval,
-        max_age=retry.age(durable=buffer.durable),
-    )
+    timing: dict[str, Any] = {
+        "flush_interval": options.flush_interval,
+        "max_age": options.retry.age(durable=buffer.durable),
+        "pace": pace,
+    }
+    if options.concurrency == 1:
+        consumer = Consumer(buffer, sender, reporter, **timing)
+    else:
+        many = options.concurrency
+        consumer = ConcurrentConsumer(buffer, sender, reporter, make_sender=make_sender, concurrency=many, **timing)
     return Pipeline(
+        destination.name,
         buffer,
         consumer,
-        sender,
         reporter,
         background=options.background,
         shutdown_timeout=options.shutdown_timeout,

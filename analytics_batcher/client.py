@@ -13,7 +13,7 @@ from .message import encode, native_flags, normalise
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
 from .options import Options, limits_of
-from .retry import Retry
+from .retry import Pace, Retry
 from .settings import number, shown
 from .stamp import ID_GIVEN, NATIVE, TIME_GIVEN, new_head
 from .stats import FlushResult, Stats, together, total
@@ -48,6 +48,9 @@ class Client(Calls):
         batch_bytes: The most bytes of a request's body; `None`: the destination's own limit, which is also the most.
         message_bytes: The most bytes of a message, its id and time included; `None`: the destination's own limit.
         flush_interval: Seconds that a message may wait for company.
+        concurrency: The most requests in flight at once, 1 to 64, for endpoints that are slow to answer. What concerns
+            one user (or else account, or organization) stays in order.
+        max_requests_per_second: The most requests in a second, evenly spaced, over all destinations; `None`: no limit.
         retry: The waits between attempts, and the age at which a message is given up.
         timeout: Seconds for one request, from connecting to the answer's end; or `(connect, read)`, which bound the
             connecting, and the whole to their sum.
@@ -81,6 +84,8 @@ class Client(Calls):
         batch_bytes: int | None = None,
         message_bytes: int | None = None,
         flush_interval: float = 0.5,
+        concurrency: int = 1,
+        max_requests_per_second: float | None = None,
         retry: Retry | None = None,
         timeout: float | tuple[float, float] = 10.0,
         shutdown_timeout: float = 5.0,
@@ -102,6 +107,8 @@ class Client(Calls):
             when_full=when_full,
             block_timeout=block_timeout,
             flush_interval=flush_interval,
+            concurrency=concurrency,
+            max_requests_per_second=max_requests_per_second,
             retry=Retry() if retry is None else retry,
             timeout=timeout,
             shutdown_timeout=shutdown_timeout,
@@ -129,8 +136,10 @@ class Client(Calls):
         from .assembly import assemble  # noqa: PLC0415
 
         limits = [limits_of(one, *lowered) for one in destinations]
+        rate = options.max_requests_per_second
+        pace = None if rate is None else Pace(rate)
         self._lanes = tuple(
-            Lane(one, own, assemble(one, own, options)) for one, own in zip(destinations, limits, strict=True)
+            Lane(one, own, assemble(one, own, options, pace)) for one, own in zip(destinations, limits, strict=True)
         )
         self._options = options
         self._default = options.default

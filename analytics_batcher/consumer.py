@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from .buffers import Buffer
     from .report import Reporter
+    from .retry import Pace
     from .sender import Outcome, Sender
 
-_EXPIRED_AT_ONCE: Final = 1_000
-_EXPIRED_BYTES_AT_ONCE: Final = 2**20
+EXPIRED_AT_ONCE: Final = 1_000
+EXPIRED_BYTES_AT_ONCE: Final = 2**20
 
 
 class Consumer:
@@ -30,6 +31,7 @@ class Consumer:
         reporter: Is told what happened.
         flush_interval: Seconds that a message may wait for company.
         max_age: Seconds after which a message is given up as `expired`; infinite for never.
+        pace: Bounds the requests in a second, or `None`.
         clock: The monotonic clock.
 
     Locking: none. Whoever runs a step must be the only one; see `Pipeline`. `flush_below` and `draining` are only
@@ -44,6 +46,7 @@ class Consumer:
         *,
         flush_interval: float,
         max_age: float,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._buffer = buffer
@@ -51,15 +54,30 @@ class Consumer:
         self._reporter = reporter
         self._flush_interval = flush_interval
         self._max_age = max_age
+        self._pace = pace
         self._clock = clock
-        self.reset()
+        self._begin()
 
-    def reset(self) -> None:
-        """In a forked child: what was under way is the parent's."""
+    def _begin(self) -> None:
         self._lease = Lease()
         self.not_before = 0.0
         self.flush_below = 0
         self.draining = False
+
+    def reset(self) -> None:
+        """In a forked child: what was under way is the parent's, and so are the connections."""
+        self._begin()
+        self.renew()
+        if self._pace is not None:
+            self._pace.reset()
+
+    def renew(self) -> None:
+        """Before the first step, when threads have changed their kind: connect by the means of now."""
+        self._sender.reset()
+
+    def close(self) -> None:
+        """At the end: close the connections."""
+        self._sender.close()
 
     def step(self, deadline: float | None = None) -> float | None:
         """Do what is due, at most one request.
@@ -87,9 +105,16 @@ class Consumer:
             wait = self._until_company_is_over(now)
             if wait > 0:
                 return wait
+        wait = 0.0 if self._pace is None else self._pace.claim(now)
+        if wait > 0:
+            return min(wait, self._until_expiry(now))
+        if not self._lease.records:
             self._take(self._sender.batch_messages, self._sender.batch_bytes)
         if self._lease.records:
-            self._settle(self._lease, self._sender.send(self._lease.records, deadline))
+            outcome = self._sender.send(self._lease.records, deadline)
+            self.not_before = self._clock() + outcome.wait if outcome.wait else 0.0
+            if not self._settle(self._lease, outcome):
+                self._lease = Lease()
         return 0.0
 
     def _take(self, messages: int, size: int) -> None:
@@ -102,23 +127,23 @@ class Consumer:
             return 0.0
         if self._buffer.arm(self._sender.batch_messages, self._sender.batch_bytes):
             return 0.0
-        oldest = self._buffer.read().oldest
+        oldest = self._buffer.read().oldest_waiting
         return 0.0 if oldest is None else oldest + self._flush_interval - now
 
-    def _settle(self, lease: Lease, outcome: Outcome) -> None:
-        self.not_before = self._clock() + outcome.wait if outcome.wait else 0.0
+    def _settle(self, lease: Lease, outcome: Outcome) -> bool:
+        """Book what came of an attempt, and report it; not of a lease that is void."""
         records = lease.records
         self._buffer.count_requests(outcome.requests, outcome.retries, int(bool(outcome.delivered)), outcome.error)
         self._buffer.release(lease, outcome.tried)
         if not self._buffer.settle(lease, outcome.delivered, outcome.losses):
-            self._lease = Lease()
-            return
+            return False
         if outcome.receipt is not None:
             self._reporter.delivered(outcome.receipt)
         if outcome.error is not None:
             self._reporter.failed(outcome.error, halted=outcome.halted)
         for loss in outcome.losses:
             self._report(loss, records)
+        return True
 
     def _report(self, loss: Loss, records: Sequence[bytes]) -> None:
         lost = [records[position] for position in loss.positions]
@@ -129,19 +154,29 @@ class Consumer:
         while (oldest := self._buffer.read().oldest) is not None and oldest + self._max_age <= now:
             waited = not self._lease.records
             if waited:
-                self._take(_EXPIRED_AT_ONCE, _EXPIRED_BYTES_AT_ONCE)
+                self._take(EXPIRED_AT_ONCE, EXPIRED_BYTES_AT_ONCE)
             lease = self._lease
-            records = lease.records
-            old = [place for place, record in enumerate(records) if accepted_at(record) + self._max_age <= now]
-            if not old:
-                return
-            loss = Loss(DropReason.EXPIRED, f"older than {self._max_age:g} s", old)
-            if not self._buffer.settle(lease, (), [loss]):
-                self._lease = Lease()
+            if not self._drop_old(lease, now):
                 return
             if waited:
                 self._buffer.release(lease, 0)
-            self._report(loss, records)
+
+    def _drop_old(self, lease: Lease, now: float) -> bool:
+        """Give up what is too old in a lease, which it is emptied of if it is void.
+
+        Returns:
+            Whether there was any.
+        """
+        records = lease.records
+        old = [place for place, record in enumerate(records) if accepted_at(record) + self._max_age <= now]
+        if not old:
+            return False
+        loss = Loss(DropReason.EXPIRED, f"older than {self._max_age:g} s", old)
+        if not self._buffer.settle(lease, (), [loss]):
+            lease.keys, lease.records = [], []
+            return False
+        self._report(loss, records)
+        return True
 
     def _until_expiry(self, now: float) -> float:
         oldest = self._buffer.read().oldest

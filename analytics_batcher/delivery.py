@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import re
 import time
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from .text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from .answer import Answer
     from .destinations import Destination
     from .transport import Transport
 
@@ -34,10 +36,43 @@ _MANY: Final = 20
 _REFUSED_BATCHES: Final = 2
 _SUSPECTS: Final = 3
 _REASON_CHARACTERS: Final = 1_000
+_NONE: Final = TransportError("no answer came", "request")
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request: what it was made of, and what came of it. Used by one thread at a time."""
+
+    records: Sequence[bytes]
+    chosen: list[int]  # the positions of those that are in it
+    stamps: list[bytes]  # theirs
+    losses: list[Loss]  # what was found unfit on the way
+    tried: int
+    number: int  # the most attempts that one of its messages has had, this one included
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    answer: Answer | TransportError = _NONE
+    seconds: float = 0.0
+    requests: int = 0
+
+
+class Standing:
+    """What a vendor's refusals mean for all of its requests: shared by the senders of one consumer."""
+
+    __slots__ = ("content_searched", "forbidden", "refused_batches")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.refused_batches = 0  # batches of many, in a row, of which every message was refused
+        self.forbidden = False  # whether the last answer was a halt that the content may have caused
+        self.content_searched = False  # such a halt is searched for a bad message once
 
 
 class BatchSender:
-    """Sends to one destination. Used by one thread at a time: no field is shared.
+    """Sends to one destination. Used by one thread at a time, as all senders of one consumer are.
 
     Args:
         destination: The vendor.
@@ -47,6 +82,7 @@ class BatchSender:
         before_send: May change or drop each message, once.
         default: Makes a JSON value of one that nobody knows, in what `before_send` returned.
         gzip: Whether bodies are compressed.
+        standing: That of the consumer's other senders, if it has any.
     """
 
     def __init__(
@@ -59,6 +95,7 @@ class BatchSender:
         before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
         default: Callable[[Any], Any] | None = None,
         gzip: bool = False,
+        standing: Standing | None = None,
     ) -> None:
         self.name = destination.name
         self.batch_messages = limits.messages
@@ -70,6 +107,7 @@ class BatchSender:
         self._default = default
         self._gzip = gzip
         self._schedule = Schedule(retry)
+        self._standing = Standing() if standing is None else standing
         self._begin()
 
     def _begin(self) -> None:
@@ -82,10 +120,13 @@ class BatchSender:
         self._ahead = b""  # the stamp of the last one read that did not fit, which goes back to the buffer meanwhile
         self._searching = 0  # how many messages the search for a bad one began with
         self._found_good = False  # whether that search delivered anything
-        self._refused_batches = 0  # batches of many, in a row, of which every message was refused
-        self._forbidden = False  # whether the last answer was a halt that the content may have caused
-        self._content_searched = False  # such a halt is searched for a bad message once
+        self._standing.reset()
         self._suspects: list[bytes] = []
+
+    @property
+    def searching(self) -> bool:
+        """Whether it tries the messages of a refused batch apart."""
+        return bool(self._plan)
 
     def reset(self) -> None:
         """In a forked child: forget the connections and whatever is half done."""
@@ -98,6 +139,14 @@ class BatchSender:
 
     def send(self, records: Sequence[bytes], deadline: float | None) -> Outcome:
         """Make at most one request, out of the oldest records. Raises nothing for the network or the vendor."""
+        attempt = self.prepare(records)
+        if isinstance(attempt, Outcome):
+            return attempt
+        self.post(attempt, deadline)
+        return self.conclude(attempt)
+
+    def prepare(self, records: Sequence[bytes]) -> Attempt | Outcome:
+        """Pack a request out of the oldest records; an outcome, if none of them can be sent."""
         candidates = self._candidates(records)
         losses: list[Loss] = []
         chosen: list[int] = []
@@ -109,22 +158,37 @@ class BatchSender:
         if not batch:
             return Outcome(tried, losses=losses)
         stamps = [records[place][:STAMP_BYTES] for place in chosen]
-        attempts = self._count_attempts(stamps)
-        before = self._transport.requests
-        verdict, receipt = self._post(batch, attempts, deadline)
-        requests = self._transport.requests - before
+        body, headers = self._destination.body(batch, time.time()), self._destination.headers()
+        if self._gzip:
+            body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip"}
+        return Attempt(records, chosen, stamps, losses, tried, self._count_attempts(stamps), headers, body)
+
+    def post(self, attempt: Attempt, deadline: float | None) -> None:
+        """Make the request; another thread may, while this sender is left alone."""
+        before, started = self._transport.requests, time.monotonic()
+        try:
+            attempt.answer = self._transport.post(self._destination.url, attempt.headers, attempt.body, deadline)
+        except TransportError as error:
+            attempt.answer = error.with_traceback(None)  # whose frames would hold the body
+        attempt.seconds = time.monotonic() - started
+        attempt.requests = self._transport.requests - before
+
+    def conclude(self, attempt: Attempt) -> Outcome:
+        """Judge the answer."""
+        records, chosen, stamps, requests = attempt.records, attempt.chosen, attempt.stamps, attempt.requests
+        verdict, receipt = self._read(attempt)
         if verdict.rejected_ids:
             verdict = _with_positions(verdict, [records[place] for place in chosen])
         delivered, more, wait = self._judge(verdict, chosen, stamps)
         if len(delivered) == len(self._attempts):  # the rule: nothing is left of which to remember them
             self._attempts = {}
         return Outcome(
-            tried=tried,
+            tried=attempt.tried,
             delivered=delivered,
-            losses=self._with_suspects(losses + more, records),
+            losses=self._with_suspects(attempt.losses + more, records),
             wait=wait,
             requests=requests,
-            retries=requests if attempts > 1 else max(requests - 1, 0),  # of the transport's own, on a new connection
+            retries=requests if attempt.number > 1 else max(requests - 1, 0),  # the transport's, on a new connection
             error=None if verdict.action is Action.DELIVERED else verdict.detail,
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
             receipt=dataclasses.replace(receipt, count=len(delivered)) if receipt and delivered else None,
@@ -204,20 +268,13 @@ class BatchSender:
         unfit = None if flags_of(changed) & NATIVE else self._destination.check(decode(changed))
         return changed if unfit is None else unfit
 
-    def _post(self, batch: list[bytes], attempts: int, deadline: float | None) -> tuple[Verdict, Delivery | None]:
-        body, count = self._destination.body(batch, time.time()), len(batch)
-        headers = self._destination.headers()
-        if self._gzip:
-            body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip"}
-        batch.clear()  # beside the body, not a second copy of it while the request lasts
-        started = time.monotonic()
-        try:
-            answer = self._transport.post(self._destination.url, headers, body, deadline)
-        except TransportError as error:
-            return Verdict(Action.RETRY, f"{error.kind}: {error}"), None
-        seconds = time.monotonic() - started
+    def _read(self, attempt: Attempt) -> tuple[Verdict, Delivery | None]:
+        answer = attempt.answer
+        if isinstance(answer, TransportError):
+            return Verdict(Action.RETRY, f"{answer.kind}: {answer}"), None
         verdict = self._fit_to_show(self._destination.verdict(answer))
-        return verdict, Delivery(count, len(body), seconds, answer.status, attempts, self.name)
+        count, size = len(attempt.chosen), len(attempt.body)
+        return verdict, Delivery(count, size, attempt.seconds, answer.status, attempt.number, self.name)
 
     def _fit_to_show(self, verdict: Verdict) -> Verdict:
         # A destination escapes and masks what it quotes; one that an application brings along may not.
@@ -252,9 +309,9 @@ class BatchSender:
         rejected = {chosen[index]: why for index, why in verdict.rejected.items() if 0 <= index < len(chosen)}
         delivered = [place for place in chosen if place not in rejected]
         if delivered:
-            self._refused_batches = 0
+            self._standing.refused_batches = 0
             self._found_good = True
-            self._forbidden = self._content_searched = False
+            self._standing.forbidden = self._standing.content_searched = False
         self._schedule.reset()
         self._done(stamps)
         return delivered, [Loss(DropReason.REJECTED, why, (place,)) for place, why in rejected.items()], 0.0
@@ -263,7 +320,7 @@ class BatchSender:
         self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]
     ) -> tuple[Sequence[int], list[Loss], float]:
         many = len(chosen) >= _MANY
-        if not self._plan and many and self._refused_batches >= _REFUSED_BATCHES:
+        if not self._plan and many and self._standing.refused_batches >= _REFUSED_BATCHES:
             return (), [], HALT_PROBE
         if len(chosen) > 1:
             return self._split(stamps)
@@ -271,9 +328,9 @@ class BatchSender:
         return (), [Loss(DropReason.REJECTED, verdict.detail, chosen)], 0.0
 
     def _halted(self, verdict: Verdict, stamps: list[bytes]) -> tuple[Sequence[int], list[Loss], float]:
-        first = not self._forbidden
-        self._forbidden = verdict.by_content
-        if not verdict.by_content or (first and not self._plan) or self._content_searched:
+        first = not self._standing.forbidden
+        self._standing.forbidden = verdict.by_content
+        if not verdict.by_content or (first and not self._plan) or self._standing.content_searched:
             return (), [], HALT_PROBE
         if len(stamps) > 1:
             return self._split(stamps)
@@ -282,7 +339,7 @@ class BatchSender:
             # It is not one message that is disliked.
             self._plan.clear()
             self._suspects.clear()
-            self._content_searched = True
+            self._standing.content_searched = True
             return (), [], HALT_PROBE
         self._done(stamps)
         return (), [], 0.0
@@ -303,7 +360,7 @@ class BatchSender:
         rest = [stamp for stamp in self._plan[0] if stamp not in stamps]
         self._plan[:1] = [rest] if rest else []
         if not self._plan and not self._found_good and self._searching >= _MANY:
-            self._refused_batches += 1
+            self._standing.refused_batches += 1
 
     def _with_suspects(self, losses: list[Loss], records: Sequence[bytes]) -> list[Loss]:
         """Once the rest of a forbidden batch went through, those that never did were the reason."""

@@ -30,6 +30,7 @@ _OF_DESTINATIONS: Final = (
     *("CUSTOMERIO_SITE_ID", "CUSTOMERIO_API_KEY", "CUSTOMERIO_REGION"),
 )
 _WHOLE: Final = frozenset({"batch_messages", "batch_bytes", "message_bytes"})
+_NUMBERS: Final = frozenset({"max_requests_per_second"})
 _HOOKS: Final = frozenset({"before_send", "on_drop", "on_delivery", "default"})
 
 
@@ -172,7 +173,7 @@ def _parsed(name: str, text: str, default: Any) -> Any:
         parsed = float(connect), float(reading)
     elif name in _WHOLE or type(default) is int:
         parsed = int(text)
-    elif type(default) is float:
+    elif type(default) is float or name in _NUMBERS:
         parsed = float(text)
     elif lowered in _TRUE or lowered in _FALSE:
         parsed = lowered in _TRUE

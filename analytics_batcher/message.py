@@ -320,3 +320,17 @@ def replace(record: bytes, message: Mapping[str, Any], default: Callable[[Any], 
     kept = {field: original[field] for field in _RESERVED if field in original}
     content = {field: value for field, value in pairs_of(message).items() if field not in _RESERVED}
     return record[:HEAD_BYTES] + encode({**kept, **content}, default)
+
+
+def entities_of(record: bytes) -> tuple[str, ...]:
+    """Whom a message is about, as far as order matters: its user, else its account, else its organization.
+
+    An alias is about two. Of a native message that says it in none of these fields it is all of it that is not known:
+    all such messages stay in order among themselves.
+    """
+    message = loads(record[HEAD_BYTES:])
+    for field in ("userId", "accountId", "organizationId", "anonymousId", "identifiers", "previousId"):
+        if field in message:
+            about = f"{field}:{message[field]}"
+            return (about, f"userId:{message['previousId']}") if "previousId" in message else (about,)
+    return ("",)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LEAST_QUEUE_BYTES: Final = 1_000
 _LEAST_BATCH_BYTES: Final = 1_000
 _LEAST_MESSAGE_BYTES: Final = 200
+_MOST_CONCURRENCY: Final = 64
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Options:
     when_full: str
     block_timeout: float
     flush_interval: float
+    concurrency: int
+    max_requests_per_second: float | None
     retry: Retry
     timeout: float | tuple[float, float]
     shutdown_timeout: float
@@ -53,6 +56,9 @@ class Options:
         allowed("when_full", self.when_full, ("drop_newest", "drop_oldest", "block"))
         for name in ("block_timeout", "flush_interval", "shutdown_timeout"):
             number(name, getattr(self, name), at_least=0)
+        whole("concurrency", self.concurrency, at_least=1, at_most=_MOST_CONCURRENCY, why="each is a thread")
+        if self.max_requests_per_second is not None:
+            number("max_requests_per_second", self.max_requests_per_second, above=0)
         if not isinstance(self.retry, Retry):
             raise ValueError(f"retry={shown(self.retry)}: allowed is Retry(...)")  # noqa: TRY004 - as all settings
         for name in ("before_send", "on_drop", "on_delivery", "default"):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .buffers import Buffer, Reading
     from .consumer import Consumer
     from .report import Reporter
-    from .sender import Sender
 
 _HOLDER: Final = 0
 _LOOK: Final = 0.25
@@ -37,9 +36,9 @@ class Pipeline:
     `_baseline` is; there are no calls and no loops while it is held, at which a signal handler could come in and wait.
 
     Args:
+        name: What logs and callbacks call the destination.
         buffer: Where records wait.
-        consumer: Moves them.
-        sender: Where they go.
+        consumer: Moves them to where they go.
         reporter: Is told what happened.
         background: Whether a thread may run the consumer.
         shutdown_timeout: The seconds that the exit hook may spend.
@@ -47,20 +46,19 @@ class Pipeline:
 
     def __init__(
         self,
+        name: str,
         buffer: Buffer,
         consumer: Consumer,
-        sender: Sender,
         reporter: Reporter,
         *,
         background: bool,
         shutdown_timeout: float,
     ) -> None:
-        self.name = sender.name
+        self.name = name
         self.buffer = buffer
         self.reporter = reporter
         self.shutdown_timeout = shutdown_timeout
         self._consumer = consumer
-        self._sender = sender
         self._background = background
         self._closed = False
         self._stopped = False
@@ -84,7 +82,6 @@ class Pipeline:
         """In a forked child: begin empty. What was accepted before the fork is the parent's."""
         self.buffer.reset()
         self._consumer.reset()
-        self._sender.reset()
         self.reporter.reset()
         self._begin()
         if self._closed:
@@ -156,7 +153,7 @@ class Pipeline:
         if self._made_with is not _thread.allocate_lock:
             self._made_with = _thread.allocate_lock
             self.buffer.renew()
-            self._sender.reset()
+            self._consumer.renew()
 
     def _finished(self) -> bool:
         return self._stopped or (self._closed and not self.buffer.read().messages)
@@ -165,7 +162,7 @@ class Pipeline:
         self._open_gates()
         if self._finished():
             self._stopped = True  # closed and empty, as it stays: from now on callers report what they are refused
-            self._sender.close()
+            self._consumer.close()
             lifecycle.forget(self)
             self.reporter.report_refused(self.buffer)
 
@@ -313,7 +310,7 @@ class Pipeline:
             self.reporter.drop(DropReason.EXIT, "left behind at the end", len(left), left)
         self.reporter.left(len(left), error)
         if not self._claim:
-            self._sender.close()
+            self._consumer.close()
         lifecycle.forget(self)
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import math
 import time
 from dataclasses import dataclass
@@ -131,3 +132,36 @@ def _seconds(text: str, now: float) -> float | None:
     if not math.isfinite(value):
         return None
     return value - now if value > _MOMENT else value
+
+
+class Pace:
+    """At most so many requests a second, evenly spaced, over all consumers of a client.
+
+    Locking: `_free` is changed under `_lock`, in plain statements.
+
+    Args:
+        rate: Requests a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._interval = 1.0 / rate
+        self.reset()
+
+    def reset(self) -> None:
+        """In a forked child: begin anew."""
+        self._lock = _thread.RLock()
+        self._free = 0.0  # when the next request may go
+
+    def claim(self, now: float) -> float:
+        """Claim the next request.
+
+        Returns:
+            0 if it is yours; else the seconds after which to ask again.
+        """
+        interval = self._interval
+        with self._lock:
+            wait = self._free - now
+            if wait <= 0.0:
+                # Who comes a little late may make up for it, by one request at most: waits end late, never early.
+                self._free = self._free + interval if -wait < interval else now + interval
+        return max(wait, 0.0)

@@ -250,7 +250,7 @@ GREENLETS = [
     Fault(
         "the consumer of a client made before gevent's patch stops the hub while it posts",
         "pipeline.py",
-        {"            self._sender.reset()": "            pass"},
+        {"            self._consumer.renew()": "            pass"},
         ["test_servers.py::test_greenlets_track_and_flush_without_stopping_each_other[late-thread]"],
     ),
 ]
@@ -322,11 +322,10 @@ BOOKS = [
         "messages are settled before the answer has come",
         "consumer.py",
         {
-            "            self._settle(self._lease, self._sender.send(self._lease.records, deadline))": (
+            "            outcome = self._sender.send(self._lease.records, deadline)\n": (
                 "            records = self._lease.records\n"
                 "            self._buffer.settle(self._lease, range(len(records)), ())\n"
-                "            outcome = self._sender.send(records, deadline)\n"
-                "            self._settle(self._lease, replace(outcome, delivered=(), losses=()))"
+                "            outcome = replace(self._sender.send(records, deadline), delivered=(), losses=())\n"
             ),
             "import math\n": "import math\nfrom dataclasses import replace\n",
         },
@@ -335,7 +334,7 @@ BOOKS = [
     Fault(
         "an evicted message is not counted",
         "buffers/memory.py",
-        {"evicted += 1\n                    self._keep(record": "evicted += 0\n                    self._keep(record"},
+        {"evicted += 1\n            self._keep(record": "evicted += 0\n            self._keep(record"},
         ["test_buffers.py::test_eviction_takes_the_oldest"],
     ),
     Fault(
@@ -958,4 +957,65 @@ VALUES = [
     ),
 ]
 
-FAULTS = [*LOCKS, *THREADS, *FORKS, *GREENLETS, *ENDS, *BOOKS, *SIZES, *IDS, *VERDICTS, *NETWORK, *SHOWN, *VALUES]
+# Several requests in flight
+
+FLIGHTS = [
+    Fault(
+        "two requests are about one user at a time",
+        "concurrency.py",
+        {"or not taken.isdisjoint(entities)": ""},
+        ["test_concurrency.py::test_requests_overlap_up_to_the_limit_and_a_user_stays_in_order"],
+    ),
+    Fault(
+        "an alias that waits for one of its ids does not hold back the other",
+        "concurrency.py",
+        {"                taken.update(entities)": "                taken.update(entities[1:])"},
+        ["test_concurrency.py::test_an_alias_waits_for_both_and_holds_both_back"],
+    ),
+    Fault(
+        "whom a batch that is tried again is about is forgotten",
+        "concurrency.py",
+        {"        if not slot.lease.records:\n            slot.entities = _NOBODY": "        slot.entities = _NOBODY"},
+        ["test_concurrency.py::test_failures_keep_each_users_order_and_lose_nothing"],
+    ),
+    Fault(
+        "a vendor that fails is asked by all requests at once",
+        "concurrency.py",
+        {"self._careful = outcome.error is not None": "self._careful = False"},
+        ["test_concurrency.py::test_after_a_failure_one_request_at_a_time_asks_again"],
+    ),
+    Fault(
+        "a 429 pauses the request that got it",
+        "concurrency.py",
+        {"            self.not_before = max(self.not_before, self._clock() + outcome.wait)\n": "            pass\n"},
+        ["test_concurrency.py::test_a_429_pauses_all_requests"],
+    ),
+    Fault(
+        "each destination has a pace of its own",
+        "client.py",
+        {"assemble(one, own, options, pace)": "assemble(one, own, options, rate and Pace(rate))"},
+        ["test_concurrency.py::test_requests_keep_the_pace_over_all_destinations"],
+    ),
+    Fault(
+        "the threads of requests outlive the client",
+        "concurrency.py",
+        {"            inbox.put(None)\n": "            pass\n"},
+        ["test_concurrency.py::test_threads_end_with_the_client"],
+    ),
+]
+
+FAULTS = [
+    *FLIGHTS,
+    *LOCKS,
+    *THREADS,
+    *FORKS,
+    *GREENLETS,
+    *ENDS,
+    *BOOKS,
+    *SIZES,
+    *IDS,
+    *VERDICTS,
+    *NETWORK,
+    *SHOWN,
+    *VALUES,
+]

@@ -45,6 +45,8 @@ GOOD = {
     "proxy": [("environment", "environment"), ("http://localhost:3128", "http://localhost:3128"), ("none", None)],
     "verify": [("true", True), ("0", False), (where(), where())],
     "strict": [("true", True), ("TRUE", True), ("1", True), ("yes", True), ("on", True), ("false", False)],
+    "concurrency": [("4", 4)],
+    "max_requests_per_second": [("2.5", 2.5), ("none", None)],
     "background": [("0", False), ("False", False), ("no", False), ("off", False), ("on", True)],
     "enabled": [("false", False), ("true", True)],
 }
@@ -71,6 +73,8 @@ BAD = {
     "verify": [("/no/such/file", "path")],
     "strict": [("maybe", "true or false"), ("2", "true or false")],
     "background": [("maybe", "true or false")],
+    "concurrency": [("0", "a whole number from 1 to 64"), ("many", "a whole number")],
+    "max_requests_per_second": [("0", "a number above 0"), ("fast", "a number")],
     "enabled": [("maybe", "true or false")],
 }
 OPTIONS = {

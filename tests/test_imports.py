@@ -23,6 +23,7 @@ STEPS = [
     {"buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
     {"delivery"},
     {"consumer"},
+    {"concurrency"},
     {"pipeline"},
     {"assembly", "lanes", "direct", "environment"},
     {"client", "signals"},

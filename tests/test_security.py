@@ -219,7 +219,7 @@ def test_an_error_of_a_strict_client_says_nothing_of_the_content(client_of):
 def parts_of(client):
     """Every object of a client that holds a secret, or something that holds one."""
     pipeline = client._lanes[0].pipeline
-    sender = pipeline._sender
+    sender = pipeline._consumer._sender
     transport = sender._transport
     destination = client._lanes[0].destination
     parts = [client, client._lanes[0], client._options, destination, pipeline, pipeline._consumer, sender, transport]

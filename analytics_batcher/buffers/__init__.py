@@ -58,6 +58,7 @@ class Reading(NamedTuple):
         waiting: Records that are not leased.
         waiting_bytes: Their size with each one's overhead.
         oldest: When the oldest one was accepted, in seconds of the monotonic clock, or `None`.
+        oldest_waiting: The same of those that are not leased.
         ledger: A copy of the books.
     """
 
@@ -66,6 +67,7 @@ class Reading(NamedTuple):
     waiting: int
     waiting_bytes: int
     oldest: float | None
+    oldest_waiting: float | None
     ledger: Ledger
 
 
@@ -113,6 +115,9 @@ class Buffer(Protocol):
 
     def release(self, lease: Lease, start: int) -> None:
         """Give the lease's records from position `start` on back to the head of the line, in their order."""
+
+    def give_back(self, lease: Lease, positions: Sequence[int]) -> None:
+        """Give the lease's records at `positions` back to the head of the line, in their order."""
 
     def abandon(self, reason: DropReason) -> list[bytes]:
         """Give up everything, leased records too, and count it. A durable buffer keeps all and returns nothing."""

@@ -62,17 +62,14 @@ class MemoryBuffer:
         self.renew()
         self.ledger = Ledger()
         self._max_messages, self._max_bytes = self._limits
-        self._messages = 0
-        self._bytes = 0
+        self._messages = self._bytes = self._waiting_bytes = self._evicted_bytes = 0
         self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
         self._head = 0  # the key of the first record in `_waiting` that is not stale; each further one's is one more
         self._stale = 0  # how many records at the head of `_waiting` are leased, and only not removed yet
         self._returned: deque[tuple[int, bytes]] = deque()  # released records, all older than `_head`
         self._leases: tuple[Lease, ...] = ()
         self._gates: dict[_thread.LockType, None] = {}
         self._evicted: deque[bytes] = deque()
-        self._evicted_bytes = 0
         self._full = False  # whether a record found no room since the last `take`
         self._wake_messages: float = NEVER
         self._wake_bytes: float = NEVER
@@ -120,28 +117,24 @@ class MemoryBuffer:
         # Each turn is whole in itself: what interrupts between two finds the books balanced.
         while self._messages >= self._max_messages or self._bytes + size > self._max_bytes:
             if self._returned:
-                back = self._returned[0]
-                freed = len(back[1]) + RECORD_OVERHEAD
-                if self._returned and self._returned[0] is back:
-                    del self._returned[0]
-                    self._messages -= 1
-                    self._bytes -= freed
-                    self._waiting_bytes -= freed
-                    self.ledger.evicted += 1
-                    self._keep(back[1], freed)
+                record = self._returned[0][1]
             elif self._waiting:
                 record = self._waiting[0]
-                freed = len(record) + RECORD_OVERHEAD
-                if self._waiting and self._waiting[0] is record:
-                    del self._waiting[0]
-                    self._head += 1
-                    self._messages -= 1
-                    self._bytes -= freed
-                    self._waiting_bytes -= freed
-                    self.ledger.evicted += 1
-                    self._keep(record, freed)
             else:
                 return _QUEUE_FULL
+            freed = len(record) + RECORD_OVERHEAD
+            if self._returned and self._returned[0][1] is record:
+                del self._returned[0]
+            elif self._waiting and self._waiting[0] is record:
+                del self._waiting[0]
+                self._head += 1
+            else:
+                continue
+            self._messages -= 1
+            self._bytes -= freed
+            self._waiting_bytes -= freed
+            self.ledger.evicted += 1
+            self._keep(record, freed)
         return None
 
     def _keep(self, record: bytes, size: int) -> None:
@@ -206,7 +199,7 @@ class MemoryBuffer:
             self._trim()
             evicted = self.ledger.evicted
             back = list(islice(self._returned, messages))
-            waited = list(islice(self._waiting, messages - len(back)))
+            waited = self._first_waiting(messages - len(back))
             records = _first([*[record for _, record in back], *waited], size)
             later = deque(islice(self._returned, len(records), None))
             stale = len(records) - len(self._returned) + len(later)
@@ -222,6 +215,11 @@ class MemoryBuffer:
                 self._stale = stale
                 self._full = False
             self._trim()
+
+    def _first_waiting(self, count: int) -> list[bytes]:
+        while True:
+            with suppress(RuntimeError):  # the deque was mutated: by a finalizer's call, where `islice` was allocated
+                return list(islice(self._waiting, count))
 
     def _trim(self) -> None:
         """Remove what was leased. If it is interrupted, the next one goes on: each turn is whole in itself."""
@@ -253,8 +251,7 @@ class MemoryBuffer:
                 self._bytes -= size
                 self.ledger.delivered += arrived
                 self.ledger.lost = lost
-            gates = self._gates
-            self._gates = {}
+            gates, self._gates = self._gates, {}
         _open(gates)
         return valid
 
@@ -269,9 +266,15 @@ class MemoryBuffer:
 
     def release(self, lease: Lease, start: int) -> None:
         """Give the lease's records from position `start` on back to the head of the line, in their order."""
-        back = list(zip(lease.keys[start:], lease.records[start:], strict=True))
+        self.give_back(lease, range(start, len(lease.records)))
+
+    def give_back(self, lease: Lease, positions: Sequence[int]) -> None:
+        """Give the lease's records at `positions` back to the head of the line, in their order."""
+        back = [(lease.keys[position], lease.records[position]) for position in positions]
         size = sum(len(record) + RECORD_OVERHEAD for _, record in back)
-        keys, records = lease.keys[:start], lease.records[:start]
+        gone = set(positions)
+        keys = [key for position, key in enumerate(lease.keys) if position not in gone]
+        records = [record for position, record in enumerate(lease.records) if position not in gone]
         with self._lock:
             while back and lease in self._leases:
                 evicted = self.ledger.evicted
@@ -306,18 +309,15 @@ class MemoryBuffer:
                     self._messages = self._bytes = self._waiting_bytes = 0
                     self.ledger.lost = lost
                     break
-            gates = self._gates
-            self._gates = {}
+            gates, self._gates = self._gates, {}
         _open(gates)
         return records
 
     def take_evicted(self) -> list[bytes]:
         """The records that made room for newer ones and were kept to be reported; the caller may have them."""
+        none: deque[bytes] = deque()
         with self._lock:
-            none: deque[bytes] = deque()
-            evicted = self._evicted
-            self._evicted = none
-            self._evicted_bytes = 0
+            evicted, self._evicted, self._evicted_bytes = self._evicted, none, 0
         return list(evicted)
 
     def ticket(self) -> int:
@@ -345,17 +345,14 @@ class MemoryBuffer:
                 self._trim()
                 before = self._messages, ledger.tracked, ledger.delivered, ledger.evicted, self._leases
                 heads = [lease.records[0] for lease in self._leases if lease.records]
-                if self._returned:
-                    heads.append(self._returned[0][1])
-                elif self._waiting:
-                    heads.append(self._waiting[0])
+                first = [self._returned[0][1]] if self._returned else self._first_waiting(1)
                 waiting = len(self._returned) + len(self._waiting)
                 sizes = self._bytes, self._waiting_bytes
                 books = ledger.copy()
                 if before == (self._messages, ledger.tracked, ledger.delivered, ledger.evicted, self._leases):
                     break
-        oldest = min(map(accepted_at, heads), default=None)
-        return Reading(before[0], sizes[0], waiting, sizes[1], oldest, books)
+        oldest = min(map(accepted_at, heads + first), default=None)
+        return Reading(before[0], sizes[0], waiting, sizes[1], oldest, accepted_at(first[0]) if first else None, books)
 
     def arm(self, messages: float, size: float) -> bool:
         """Wake the consumer once this much is waiting (`NEVER`: not at all).
@@ -386,9 +383,8 @@ class MemoryBuffer:
     def close(self) -> None:
         """Refuse every further record as `closed`."""
         with self._lock:
-            gates = self._gates
             self._max_messages = _CLOSED
-            self._gates = {}
+            gates, self._gates = self._gates, {}
         _open(gates)
 
 
