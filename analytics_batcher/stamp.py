@@ -1,7 +1,8 @@
 """The stamp: a message's id and moment, 128 bits taken at the call and written out by the consumer.
 
-It lies in the layout of a UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, the version, 12 random bits, the variant,
-62 random bits. While a record is stored, the four bits of the version hold its flags instead.
+It is stored as it is cheapest to take: Unix seconds as a double, four bits of flags, 60 random bits. It is written as a
+UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, the version, the double's last twelve bits (what is left of the moment
+below a millisecond, in steps of 0.24 microseconds), the variant, and the 60 random bits after two zeros.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ TIME_GIVEN: Final = 0x4000
 SEGMENT_FIELDS: Final = 0x8000
 """The message has fields that are for Segment-shaped destinations only."""
 
-_VARIANT: Final = 0x8000_0000_0000_0000
+_FLAGS_SHIFT: Final = 48  # in the second half of the stamp, which they begin
 _DRIFT: Final = 1.0
+_FIXED: Final = 7 << 76 | 8 << 60  # version and variant
+_KEPT: Final = 0xFFF << 64 | (1 << 60) - 1  # what is written of the 128 bits as they are stored
 
-_pack = Struct(">QQd").pack
-_unpack_accepted = Struct(">d").unpack_from
+_pack = Struct(">dQd").pack
+_unpack_double = Struct(">d").unpack_from
 _wall = time.time
 _monotonic = time.monotonic
 
@@ -37,15 +40,18 @@ _monotonic = time.monotonic
 # must not make ids repeat. Each of its methods is one C call, so threads and signal handlers may share it.
 _random = Random()  # noqa: S311 - an id must be unique, not secret
 _bits = _random.getrandbits
-_offset = _wall() - _monotonic()
+_least_offset = _most_offset = 0.0
 
 
 def reseed() -> None:
     """Take fresh randomness, so that a forked or resumed copy of this process cannot repeat our ids."""
-    global _offset  # noqa: PLW0603 - the process has two clocks, and one distance between them
+    global _least_offset, _most_offset
     _random.seed()
-    _offset = _wall() - _monotonic()
+    offset = _wall() - _monotonic()
+    _least_offset, _most_offset = offset - _DRIFT, offset + _DRIFT
 
+
+reseed()
 
 if hasattr(os, "register_at_fork"):
     # Here and not with the first client: a fork may come between this import and that.
@@ -64,26 +70,26 @@ def new_head(flags: int = 0) -> bytes:
     wall = _wall()
     accepted = _monotonic()
     # The clocks move apart when a machine is suspended, or when a snapshot of it is resumed, perhaps more than once.
-    if not -_DRIFT < wall - accepted - _offset < _DRIFT:
+    if not _least_offset < wall - accepted < _most_offset:
         reseed()
-    return _pack(int(wall * 1000) << 16 | flags | _bits(12), _VARIANT | _bits(62), accepted)
+    return _pack(wall, _bits(60) | flags << _FLAGS_SHIFT if flags else _bits(60), accepted)
 
 
 def flags_of(record: bytes) -> int:
     """The flags in a record's head."""
-    return (record[6] & 0xF0) << 8
+    return (record[8] & 0xF0) << 8
 
 
 def accepted_at(record: bytes) -> float:
     """When the record was accepted, in seconds of the monotonic clock."""
-    accepted: float = _unpack_accepted(record, STAMP_BYTES)[0]
+    accepted: float = _unpack_double(record, STAMP_BYTES)[0]
     return accepted
 
 
 def uuid_text(record: bytes) -> str:
     """The stamp as the text of a UUIDv7."""
     text = record[:STAMP_BYTES].hex()
-    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{text[16:20]}-{text[20:]}"
+    return f"{_moment(record)[0]}{text[13:16]}-8{text[17:20]}-{text[20:]}"
 
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -92,7 +98,8 @@ _ULID_CHARACTERS: Final = 26
 
 def ulid_text(record: bytes) -> str:
     """The stamp as a ULID: the same 128 bits as the UUIDv7's, in Crockford's base 32."""
-    return ulid_of(int.from_bytes(record[:STAMP_BYTES], "big") & ~(0xF << 76) | (7 << 76))
+    bits = int.from_bytes(record[:STAMP_BYTES], "big") & _KEPT | _FIXED
+    return ulid_of(int(_unpack_double(record)[0] * 1000) << 80 | bits)
 
 
 def ulid_of(bits: int) -> str:
@@ -102,37 +109,45 @@ def ulid_of(bits: int) -> str:
 
 def unix_seconds(record: bytes) -> int:
     """The stamp's moment in whole Unix seconds."""
-    return int.from_bytes(record[:6], "big") // 1000
-
-
-# Messages of one batch share few seconds, and a thousand milliseconds are all there are.
-_second: dict[int, str] = {}
-_MILLISECONDS: Final = tuple([f".{rest:03d}Z" for rest in range(1000)])
+    return int(_unpack_double(record)[0] * 1000) // 1000
 
 
 def iso_text(record: bytes) -> str:
     """The stamp's moment in ISO 8601, in UTC with milliseconds: `2026-01-02T03:04:05.678Z`."""
-    return iso_milliseconds(int.from_bytes(record[:6], "big"))
-
-
-def iso_milliseconds(milliseconds: int) -> str:
-    """Unix milliseconds in ISO 8601, in UTC with milliseconds."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return (_second.get(seconds) or _written(seconds)) + _MILLISECONDS[rest]
-
-
-def _written(seconds: int) -> str:
-    global _second  # noqa: PLW0603 - remember the last one written; replaced as a whole, so that threads may share it
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    _second = {seconds: text}
-    return text
+    return _moment(record)[1]
 
 
 def json_fields(record: bytes) -> str:
     """The stamp as a JSON object's first two fields, its brace before them: what most messages need, in one go."""
     text = record[:STAMP_BYTES].hex()
-    seconds, rest = divmod(int.from_bytes(record[:6], "big"), 1000)
-    return (
-        f'{{"messageId":"{text[:8]}-{text[8:12]}-7{text[13:16]}-{text[16:20]}-{text[20:]}",'
-        f'"timestamp":"{_second.get(seconds) or _written(seconds)}{_MILLISECONDS[rest]}"'
-    )
+    start, moment = _moment(record)
+    return f'{{"messageId":"{start}{text[13:16]}-8{text[17:20]}-{text[20:]}","timestamp":"{moment}"'
+
+
+# Messages that come in bursts share few milliseconds, and others few seconds; of these, what was written last is kept,
+# and replaced as a whole, so that threads may share it.
+_millisecond: dict[int, tuple[str, str]] = {}
+_second: dict[int, str] = {}
+
+
+def _moment(record: bytes) -> tuple[str, str]:
+    """What the stamps of one millisecond have in common: the beginning of the id's text, and the time's text."""
+    global _millisecond  # noqa: PLW0603 - see there
+    milliseconds = int(_unpack_double(record)[0] * 1000)
+    texts = _millisecond.get(milliseconds)
+    if texts is None:
+        digits = f"{milliseconds:012x}"
+        texts = f"{digits[:8]}-{digits[8:]}-7", iso_milliseconds(milliseconds)
+        _millisecond = {milliseconds: texts}
+    return texts
+
+
+def iso_milliseconds(milliseconds: int) -> str:
+    """Unix milliseconds in ISO 8601, in UTC with milliseconds."""
+    global _second  # noqa: PLW0603 - see there
+    seconds, rest = divmod(milliseconds, 1000)
+    text = _second.get(seconds)
+    if text is None:
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        _second = {seconds: text}
+    return f"{text}.{rest:03d}Z"

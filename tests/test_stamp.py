@@ -35,13 +35,12 @@ ROOT = Path(analytics_batcher.__file__).parents[1]
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 ALL_FLAGS = [a | b | c for a, b, c in product((0, NATIVE), (0, ID_GIVEN), (0, TIME_GIVEN))]
 LAST_MILLISECOND = 253_402_300_799_999
-RANDOM_BITS = [*range(62), *range(64, 76)]
+RANDOM_BITS = range(60)
 
 
 def _random_part(record):
-    """What is random in a stamp: all of it but the time, the version and the variant."""
-    number = int.from_bytes(record[:STAMP_BYTES], "big")
-    return (number >> 64 & 0xFFF) << 62 | number & (1 << 62) - 1
+    """What is random in a stamp: all of it but the time and the flags."""
+    return int.from_bytes(record[:STAMP_BYTES], "big") & (1 << 60) - 1
 
 
 def _random_parts(count):
@@ -118,15 +117,25 @@ def test_one_record_always_reads_the_same():
 def test_id_does_not_depend_on_the_flags():
     """What the flags' bits hold does not show in the id."""
     record = new_head()
-    texts = {uuid_text(record[:6] + bytes([flags >> 8 | record[6] & 0x0F]) + record[7:]) for flags in ALL_FLAGS}
+    texts = {uuid_text(record[:8] + bytes([flags >> 8 | record[8] & 0x0F]) + record[9:]) for flags in ALL_FLAGS}
     assert texts == {uuid_text(record)}
 
 
 def test_every_random_bit_is_random():
-    """Each of the 74 bits that a UUIDv7 leaves free takes both values."""
-    numbers = [int.from_bytes(new_head()[:STAMP_BYTES], "big") for _ in range(500)]
+    """Each of an id's last 60 bits takes both values."""
+    numbers = [uuid.UUID(uuid_text(new_head())).int for _ in range(500)]
     for bit in RANDOM_BITS:
         assert {number >> bit & 1 for number in numbers} == {0, 1}, f"bit {bit}"
+
+
+def test_ids_of_one_millisecond_differ_by_what_is_left_of_the_moment(monkeypatch):
+    """Two calls that draw the same random bits, a microsecond apart, get different ids of the same millisecond."""
+    monkeypatch.setattr(stamp, "_bits", lambda bits: (1 << bits) - 1)
+    wall = 1_767_323_045.6785
+    first, second = _at(wall), _at(wall + 0.000_001)
+    assert iso_text(first) == iso_text(second)
+    assert uuid_text(first) != uuid_text(second)
+    assert uuid_text(first)[-17:] == uuid_text(second)[-17:] == "8fff-ffffffffffff"
 
 
 # --- The time's text --------------------------------------------------------------------------------------------------
