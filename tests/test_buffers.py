@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import analytics_batcher
 from analytics_batcher import DropReason
-from analytics_batcher.buffers import NEVER, Lease, Loss
+from analytics_batcher.buffers import NEVER, Lease, Loss, memory
 from analytics_batcher.buffers.memory import RECORD_OVERHEAD, MemoryBuffer
 from analytics_batcher.stamp import HEAD_BYTES, accepted_at, new_head
 
@@ -1144,7 +1144,7 @@ def test_memory_after_a_fork_begins_anew(woken):
 
 INTERRUPTED = """
 import signal, sys, threading, time
-from analytics_batcher.buffers import Lease
+from analytics_batcher.buffers import memory, Lease
 from analytics_batcher.buffers.memory import MemoryBuffer
 from analytics_batcher.stamp import new_head
 
@@ -1202,3 +1202,53 @@ def test_memory_is_safe_against_signal_handlers(handler):
     command = [sys.executable, "-c", INTERRUPTED, handler]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_where_statements_are_not_whole_a_put_takes_the_lock(monkeypatch):
+    """On an interpreter that lets other threads in anywhere, a record waits until no other thread holds the lock."""
+    monkeypatch.setattr(memory, "_WHOLE", False)
+    buffer = MemoryBuffer(2, 10_000)
+    assert buffer.put(new_head() + b"{}") is None
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (buffer.put(new_head() + b"{}"), done.set()))
+    with buffer._lock:
+        thread.start()
+        assert not done.wait(0.1)
+    thread.join(10)
+    assert done.is_set()
+    assert buffer.read().messages == 2
+    assert buffer.put(new_head() + b"{}") is DropReason.QUEUE_FULL
+
+
+@pytest.mark.parametrize(("room", "evict"), [(1_000, False), (1_000, True), (1_000_000, False)])
+def test_threads_put_while_the_consumer_takes(room, evict):
+    """However often threads switch, no bound is passed, nothing is miscounted, and the consumer is not disturbed."""
+    buffer = MemoryBuffer(room, room * 100, evict=evict)
+    record, end, taken, beyond = new_head() + b"x" * 20, threading.Event(), [], []
+
+    def put():
+        while not end.is_set():
+            taken.append(buffer.put(record) is None)
+            if buffer._messages > room or buffer._bytes > room * 100:
+                beyond.append((buffer._messages, buffer._bytes))
+
+    threads = [threading.Thread(target=put) for _ in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.000_001)
+    try:
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            lease = Lease()
+            buffer.take(lease, 20, 100_000)
+            assert buffer.settle(lease, range(len(lease.records)), ()) or not lease.records
+            assert _balance(buffer.read()) == 0
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join(10)
+        sys.setswitchinterval(interval)
+    reading = buffer.read()
+    assert (beyond, _balance(reading), reading.ledger.tracked) == ([], 0, sum(taken))
+    assert reading.ledger.delivered > 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from itertools import count
 
 import pytest
@@ -9,7 +10,7 @@ from programs.harness import run, running
 from programs.interrupter import Interrupter
 
 from analytics_batcher import DropReason
-from analytics_batcher.buffers import Lease
+from analytics_batcher.buffers import NEVER, Lease
 from analytics_batcher.buffers.memory import RECORD_OVERHEAD, MemoryBuffer
 from analytics_batcher.receiver import Reply
 from analytics_batcher.stamp import new_head
@@ -331,6 +332,41 @@ def test_a_buffer_stays_whole_whatever_comes_in_between(interrupted, came_in):
         assert len(set(gone + rest)) == len(gone + rest) == reading.ledger.tracked - reading.ledger.evicted
         assert is_balanced(buffer.read()), interrupter.place
         assert (buffer.read().messages, buffer.read().bytes, buffer.read().waiting_bytes) == (0, 0, 0)
+
+
+def test_a_record_can_come_in_while_others_are_taken():
+    """Wherever a record comes in while the consumer takes others, it gets those, and the new one waits."""
+    points = set()
+    while True:
+        buffer, taken = MemoryBuffer(9, 10_000), Lease()
+        waiting = [record(number) for number in range(3)]
+        for one in waiting:
+            buffer.put(one)
+        with Interrupter(lambda buffer=buffer: buffer.put(record(4)), points) as interrupter:
+            buffer.take(taken, 3, 10_000)
+        if interrupter.place is None:
+            assert points
+            return
+        assert taken.records == waiting, interrupter.place
+        reading = buffer.read()
+        assert is_balanced(reading), interrupter.place
+        assert (reading.messages, reading.waiting) == (4, 1), interrupter.place
+
+
+def test_a_consumer_that_goes_to_sleep_misses_no_record():
+    """Wherever a record comes in while the consumer arms the buffer, it is told at once, or woken."""
+    points = set()
+    while True:
+        buffer = MemoryBuffer(6, 10_000)
+        with Interrupter(lambda buffer=buffer: buffer.put(record(1)), points) as interrupter:
+            is_there = buffer.arm(1, NEVER)
+        if interrupter.place is None:
+            assert points
+            return
+        before = time.monotonic()
+        if not is_there:
+            buffer.wait(5)
+        assert time.monotonic() - before < 4, interrupter.place
 
 
 def test_the_consumer_can_be_killed_anywhere(receiver):

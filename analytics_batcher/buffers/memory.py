@@ -27,6 +27,8 @@ RECORD_OVERHEAD: Final = sys.getsizeof(b"") + 8 + 16
 _QUEUE_FULL: Final = DropReason.QUEUE_FULL
 _CLOSED: Final = -1
 _EVICTED_SHARE: Final = 16
+# Not on PyPy, and not on a CPython without its own lock: there the plain statements are under ours.
+_WHOLE: Final = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class MemoryBuffer:
@@ -39,11 +41,13 @@ class MemoryBuffer:
         keep_evicted: Whether to keep evicted records until they are reported, within a sixteenth of `max_bytes`.
 
     Locking: `_lock` guards every field below but `_token`. Whoever changes something computes it first, and then
-    changes all of it in plain statements: no call, no loop and (for Python 3.10) no jump, nothing at which the
-    interpreter lets a signal handler, a finalizer or an exception from outside in. So none of them can see, or leave,
-    half of a change. What another call may have changed in between, from a signal handler in this very thread (the lock
-    is reentrant), is noticed and computed again. Nothing waits and nothing is called back inside; a handler that must
-    wait lets the lock go (`let_go`), so that other threads may change things in between, too.
+    changes all of it in plain statements: no call but one into C at their end, no loop and (for Python 3.10) no jump
+    that is taken, nothing at which the interpreter lets a signal handler, a finalizer, an exception from outside or
+    another thread in. So none of them can see, or leave, half of a change. What another call may have changed in
+    between, from a signal handler in this very thread (the lock is reentrant), is noticed and computed again. So it is
+    if another thread puts: a record for which there is room is tested and taken in one such stretch, without the lock,
+    which would cost as much again. Nothing waits and nothing is called back inside; a handler that must wait lets the
+    lock go (`let_go`), so that other threads may change other things in between, too.
     """
 
     durable = False
@@ -52,6 +56,8 @@ class MemoryBuffer:
         self._limits = (max_messages, max_bytes)
         self._evict = evict
         self._keep_evicted = max_bytes // _EVICTED_SHARE if keep_evicted else 0
+        if not _WHOLE:
+            self.put = self._put_locked  # type: ignore[method-assign]
         self.reset()
 
     def reset(self) -> None:
@@ -83,25 +89,28 @@ class MemoryBuffer:
     def put(self, record: bytes) -> DropReason | None:
         """Accept a record and count it, or say why not and count nothing. Never waits and never raises."""
         size = len(record) + RECORD_OVERHEAD
-        entry = (record,)
-        ready = False
         refusal = None
         try:
-            with self._lock:
-                if self._messages >= self._max_messages or self._bytes + size > self._max_bytes:
-                    refusal = self._make_room(size)
-                if refusal is None:
+            while refusal is None:
+                if self._messages < self._max_messages and self._bytes + size <= self._max_bytes:
                     self.ledger.tracked += 1
                     self._messages += 1
                     self._bytes += size
                     self._waiting_bytes += size
-                    self._waiting += entry
-                ready = self._messages >= self._wake_messages or self._waiting_bytes >= self._wake_bytes
+                    self._waiting.append(record)
+                    break
+                with self._lock:
+                    refusal = self._make_room(size)
         finally:
-            # Not before the lock is free, and also when an exception was thrown in just there.
+            # Also when an exception was thrown in at the last moment.
+            ready = self._messages >= self._wake_messages or self._waiting_bytes >= self._wake_bytes
             if ready and self._token.locked():
                 self.wake()
         return refusal
+
+    def _put_locked(self, record: bytes) -> DropReason | None:
+        with self._lock:
+            return MemoryBuffer.put(self, record)
 
     def _make_room(self, size: int) -> DropReason | None:
         if self._max_messages == _CLOSED:
@@ -218,7 +227,7 @@ class MemoryBuffer:
 
     def _first_waiting(self, count: int) -> list[bytes]:
         while True:
-            with suppress(RuntimeError):  # the deque was mutated: by a finalizer's call, where `islice` was allocated
+            with suppress(RuntimeError):  # another call put or evicted something before the first one was read
                 return list(islice(self._waiting, count))
 
     def _trim(self) -> None:
@@ -362,13 +371,16 @@ class MemoryBuffer:
         """
         with self._lock:
             self._trim()
-            waiting = len(self._returned) + len(self._waiting)
-            if waiting >= messages or self._waiting_bytes >= size or (waiting and self._full):
-                self._wake_messages = self._wake_bytes = NEVER
-                return True
-            leased = self._messages - waiting
-            self._wake_messages, self._wake_bytes = leased + messages, size
-            return False
+            while True:
+                tracked = self.ledger.tracked
+                waiting = len(self._returned) + len(self._waiting)
+                leased = self._messages - waiting
+                if waiting >= messages or self._waiting_bytes >= size or (waiting and self._full):
+                    self._wake_messages = self._wake_bytes = NEVER
+                    return True
+                if tracked == self.ledger.tracked:  # or else what came meanwhile may have been enough
+                    self._wake_messages, self._wake_bytes = leased + messages, size
+                    return False
 
     def wake(self) -> None:
         """Wake the consumer, now or when it next waits."""
