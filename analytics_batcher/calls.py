@@ -33,7 +33,16 @@ class Calls:
 
     __slots__ = ()
 
-    def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any, flags: int) -> bool:
+    def _accept(  # noqa: PLR0917 - by position, which is cheaper
+        self,
+        message: dict[str, Any],
+        timestamp: Any,
+        message_id: Any,
+        flags: int,
+        field: str = "",
+        content: Any = None,
+    ) -> bool:
+        """Take a message: `content` is to stand in its `field`; without `flags`, all else in it should be text."""
         raise NotImplementedError
 
     def identify(
@@ -62,7 +71,7 @@ class Calls:
             integrations: See the class.
             anonymous_id: See the class.
         """
-        message: dict[str, Any] = {"type": "user", "traits": {} if traits is None else traits}
+        message: dict[str, Any] = {"type": "user"}
         if user_id is not None:
             message["userId"] = user_id
         if account_id is not None:
@@ -72,7 +81,7 @@ class Calls:
         flags = 0
         if context is not None or integrations is not None or anonymous_id is not None:
             flags = _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id, flags)
+        return self._accept(message, timestamp, message_id, flags, "traits", {} if traits is None else traits)
 
     def track(
         self,
@@ -102,11 +111,7 @@ class Calls:
             integrations: See the class.
             anonymous_id: See the class.
         """
-        message: dict[str, Any] = {
-            "type": "track",
-            "event": event,
-            "properties": {} if properties is None else properties,
-        }
+        message: dict[str, Any] = {"type": "track", "event": event}
         if user_id is not None:
             message["userId"] = user_id
         if account_id is not None:
@@ -116,7 +121,9 @@ class Calls:
         flags = 0
         if context is not None or integrations is not None or anonymous_id is not None:
             flags = _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id, flags)
+        return self._accept(
+            message, timestamp, message_id, flags, "properties", {} if properties is None else properties
+        )
 
     def account(
         self,
@@ -148,13 +155,12 @@ class Calls:
         flags = _add(
             message,
             organizationId=organization_id,
-            traits=traits,
             userId=user_id,
             context=context,
             integrations=integrations,
             anonymousId=anonymous_id,
         )
-        return self._accept(message, timestamp, message_id, flags)
+        return self._accept(message, timestamp, message_id, flags, "traits", traits)
 
     def organization(
         self,
@@ -179,8 +185,8 @@ class Calls:
             anonymous_id: See the class.
         """
         message: dict[str, Any] = {"type": "organization", "organizationId": organization_id}
-        flags = _add(message, traits=traits, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id, flags)
+        flags = _add(message, context=context, integrations=integrations, anonymousId=anonymous_id)
+        return self._accept(message, timestamp, message_id, flags, "traits", traits)
 
     def custom_object(
         self,
@@ -216,7 +222,6 @@ class Calls:
             "type": "customobjectinstance",
             "externalId": external_id,
             "customObjectId": custom_object_id,
-            "traits": {} if traits is None else traits,
         }
         flags = _add(
             message,
@@ -227,7 +232,7 @@ class Calls:
             integrations=integrations,
             anonymousId=anonymous_id,
         )
-        return self._accept(message, timestamp, message_id, flags)
+        return self._accept(message, timestamp, message_id, flags, "traits", {} if traits is None else traits)
 
     def unlink(
         self,
@@ -281,7 +286,9 @@ class Calls:
         """
         message: dict[str, Any] = {"type": "page", "name": name, "properties": {} if properties is None else properties}
         flags = _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id, flags)
+        return self._accept(
+            message, timestamp, message_id, flags, "properties", {} if properties is None else properties
+        )
 
     def screen(
         self,
@@ -307,10 +314,11 @@ class Calls:
             integrations: See the class.
             anonymous_id: See the class.
         """
-        content = {} if properties is None else properties
-        message: dict[str, Any] = {"type": "screen", "name": name, "properties": content}
+        message: dict[str, Any] = {"type": "screen", "name": name}
         flags = _add(message, userId=user_id, context=context, integrations=integrations, anonymousId=anonymous_id)
-        return self._accept(message, timestamp, message_id, flags)
+        return self._accept(
+            message, timestamp, message_id, flags, "properties", {} if properties is None else properties
+        )
 
     def alias(
         self,

@@ -45,11 +45,20 @@ class _Default(Calls):
             earlier.shutdown()
         return client
 
-    def _accept(self, message: dict[str, Any], timestamp: Any, message_id: Any, flags: int) -> bool:
+    def _accept(  # noqa: PLR0917 - as its base
+        self,
+        message: dict[str, Any],
+        timestamp: Any,
+        message_id: Any,
+        flags: int,
+        field: str = "",
+        content: Any = None,
+    ) -> bool:
         client = self._client
         if client is None:
             return self._warn(4)
-        return client._accept(message, timestamp, message_id, flags)  # noqa: SLF001 - it is the same kind of thing
+        # It is the same kind of thing.
+        return client._accept(message, timestamp, message_id, flags, field, content)  # noqa: SLF001
 
     def enqueue(self, message: Any, *, to: str | None = None) -> bool:
         """As `Client.enqueue`."""
