@@ -503,7 +503,7 @@ IDS = [
                 "    if flags_of(record) & TIME_GIVEN:\n"
                 "        import calendar\n\n"
                 '        moment = record.split(b\'"timestamp":"\')[1][:19].decode()\n'
-                "        accepted = calendar.timegm(time.strptime(moment, '%Y-%m-%dT%H:%M:%S')) - _offset\n"
+                "        accepted = calendar.timegm(time.strptime(moment, '%Y-%m-%dT%H:%M:%S')) - _least_offset\n"
             )
         },
         ["test_client.py::test_given_id_and_time_are_kept"],
