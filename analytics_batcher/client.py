@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
-from .lanes import Lane, all_of, end_all, flush_all
+from .lanes import Lane, all_of, end_all, flush_all, put_when_room
 from .message import encode, native_flags, normalise, written
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
@@ -291,7 +291,7 @@ class Client(Calls):
                 reason = lane.buffer.put(record)
                 if reason is not None and self._block_timeout:
                     deadline = deadline or time.monotonic() + self._block_timeout
-                    reason = self._put_when_room(lane, record, deadline)
+                    reason = put_when_room(lane, record, deadline, self._lanes)
                 cold = cold or lane.pipeline.cold  # without room, too: nobody else would make any
                 if reason is None:
                     accepted = True
@@ -303,19 +303,6 @@ class Client(Calls):
                 if lane.pipeline.cold:
                     lane.pipeline.start()
         return accepted if not refused else self._refuse(refused, record, accepted=accepted)
-
-    def _put_when_room(self, lane: Lane, record: bytes, deadline: float) -> DropReason | None:
-        reason = lane.buffer.put(record)
-        while reason is DropReason.QUEUE_FULL and not any(one.pipeline.is_runner for one in self._lanes):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                break
-            if lane.pipeline.cold:
-                lane.pipeline.start()
-            if not lane.buffer.wait_for_room(len(record), remaining):
-                break
-            reason = lane.buffer.put(record)
-        return reason
 
     def _refuse(
         self,

@@ -56,6 +56,31 @@ class Lane:
         return DropReason.TOO_LARGE, f"{size} bytes; allowed are {self.message_bytes}"
 
 
+def put_when_room(lane: Lane, record: bytes, deadline: float, lanes: tuple[Lane, ...]) -> DropReason | None:
+    """Put a record, and wait for room; not in a consumer of one of the client's lanes, which nobody else empties.
+
+    Args:
+        lane: Where to.
+        record: The record.
+        deadline: When to give up, in seconds of the monotonic clock.
+        lanes: All of the client's.
+
+    Returns:
+        Why the record was refused, if it was.
+    """
+    reason = lane.buffer.put(record)
+    while reason is DropReason.QUEUE_FULL and not any(one.pipeline.is_runner for one in lanes):
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            break
+        if lane.pipeline.cold:
+            lane.pipeline.start()
+        if not lane.buffer.wait_for_room(len(record), remaining):
+            break
+        reason = lane.buffer.put(record)
+    return reason
+
+
 def all_of(destination: Any, *, gzip: bool | None) -> tuple[Destination, ...]:
     """The destinations that a client was given: one, or several.
 

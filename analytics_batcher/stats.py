@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .errors import DropReason
+
+if TYPE_CHECKING:
+    from .buffers import Loss
 
 
 class Ledger:
@@ -45,6 +49,13 @@ class Ledger:
         other.requests, other.retries, other.batches = self.requests, self.retries, self.batches
         other.last_error = self.last_error
         return other
+
+    def lost_with(self, losses: Sequence[Loss]) -> dict[DropReason, int]:
+        """What `lost` becomes by more losses."""
+        lost = self.lost.copy()
+        for loss in losses:
+            lost[loss.reason] += len(loss.positions)
+        return lost
 
     @property
     def dropped(self) -> dict[DropReason, int]:

@@ -134,8 +134,8 @@ THREADS = [
     ),
     Fault(
         "a callback waits for room that only its own thread can make",
-        "client.py",
-        {" and not any(one.pipeline.is_runner for one in self._lanes)": ""},
+        "lanes.py",
+        {" and not any(one.pipeline.is_runner for one in lanes)": ""},
         ["test_fan_out.py::test_a_callback_never_blocks_for_another_destination"],
     ),
     Fault(

@@ -299,6 +299,7 @@ INTERRUPTED = {
     "wait_for_room": lambda buffer: buffer.wait_for_room(100, 0.0),
     "arm": lambda buffer: buffer.arm(7, 10_000),
     "close": lambda buffer: buffer.close(),
+    "take": lambda buffer: buffer.take(Lease(), 3, 10_000),
 }
 
 

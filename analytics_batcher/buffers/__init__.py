@@ -6,6 +6,8 @@ is pending and what is counted change in one stroke. What is leased still counts
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -155,3 +157,9 @@ class Buffer(Protocol):
 
     def reset(self) -> None:
         """In a forked child: begin empty, with new locks and new books."""
+
+
+def first_of(records: list[bytes], size: int) -> list[bytes]:
+    """The records up to the one with which they come to `size` bytes."""
+    weights = list(accumulate(map(len, records)))
+    return records[: bisect_left(weights, size) + 1] if weights and weights[-1] > size else records

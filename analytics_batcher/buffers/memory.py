@@ -5,17 +5,16 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-from bisect import bisect_left
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DropReason
 from ..stamp import accepted_at
 from ..stats import Ledger
-from . import NEVER, Lease, Loss, Reading
+from . import NEVER, Lease, Loss, Reading, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -206,16 +205,16 @@ class MemoryBuffer:
         """Fill an empty lease with the oldest records: at most `messages`, and none beyond `size` bytes."""
         with self._lock:
             self._trim()
-            evicted = self.ledger.evicted
+            evicted, line = self.ledger.evicted, self._returned
             back = list(islice(self._returned, messages))
             waited = self._first_waiting(messages - len(back))
-            records = _first([*[record for _, record in back], *waited], size)
+            records = first_of([*[record for _, record in back], *waited], size)
             later = deque(islice(self._returned, len(records), None))
             stale = len(records) - len(self._returned) + len(later)
             keys = [*[key for key, _ in back[: len(records)]], *range(self._head, self._head + stale)]
             weight = sum(map(len, records)) + RECORD_OVERHEAD * len(records)
             leases = (*self._leases, lease)
-            if records and evicted == self.ledger.evicted:
+            if records and evicted == self.ledger.evicted and line is self._returned:  # or else they were abandoned
                 lease.keys, lease.records = keys, records
                 self._leases = leases
                 self._returned = later
@@ -250,7 +249,7 @@ class MemoryBuffer:
         size = sum(map(len, lease.records)) - sum(map(len, records)) + RECORD_OVERHEAD * len(gone)
         settled, arrived = len(gone), len(delivered)
         with self._lock:
-            lost = self._with_lost(losses)
+            lost = self.ledger.lost_with(losses)
             leases = self._leases if records else self._without(lease)
             valid = lease in self._leases
             if valid:
@@ -263,12 +262,6 @@ class MemoryBuffer:
             gates, self._gates = self._gates, {}
         _open(gates)
         return valid
-
-    def _with_lost(self, losses: Sequence[Loss]) -> dict[DropReason, int]:
-        lost = self.ledger.lost.copy()
-        for loss in losses:
-            lost[loss.reason] += len(loss.positions)
-        return lost
 
     def _without(self, lease: Lease) -> tuple[Lease, ...]:
         return tuple([other for other in self._leases if other is not lease])
@@ -305,7 +298,7 @@ class MemoryBuffer:
                 before = self._messages, ledger.tracked, ledger.delivered, ledger.evicted, self._leases, self._returned
                 held = [pair for lease in self._leases for pair in zip(lease.keys, lease.records, strict=True)]
                 records = [record for _, record in sorted([*held, *self._returned])] + list(self._waiting)
-                lost = self._with_lost([Loss(reason, "", range(len(records)))])
+                lost = ledger.lost_with([Loss(reason, "", range(len(records)))])
                 head = self._head + len(self._waiting)
                 returned: deque[tuple[int, bytes]] = deque()
                 waiting: deque[bytes] = deque()
@@ -398,12 +391,6 @@ class MemoryBuffer:
             self._max_messages = _CLOSED
             gates, self._gates = self._gates, {}
         _open(gates)
-
-
-def _first(records: list[bytes], size: int) -> list[bytes]:
-    """The records up to the one with which they come to `size` bytes."""
-    weights = list(accumulate(map(len, records)))
-    return records[: bisect_left(weights, size) + 1] if weights and weights[-1] > size else records
 
 
 def _open(gates: Iterable[_thread.LockType]) -> None:
