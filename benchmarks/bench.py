@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cost
 import floor
@@ -27,27 +26,46 @@ from measure.rounds import Rounds, beside, interleave
 from measure.workload import EVENT, properties, user
 
 HERE = Path(__file__).parent
-WEATHERS: dict[str, list[list[Any]]] = {
-    "1 s of 500s": [[1, 2, 500]],
-    "1 s of 429s": [[1, 2, 429]],
-    "1 s of resets": [[1, 2, "reset"]],
-    "1 s of answers that take 2 s": [[1, 2, "slow"]],
-    "8 s of 500s": [[1, 9, 500]],
-    "1 s of resets after the events were stored": [[1, 2, "lost"]],
+WEATHERS: dict[str, list[Any]] = {
+    "1 s of 500s": [1, 500],
+    "1 s of 429s": [1, 429],
+    "1 s of resets": [1, "reset"],
+    "1 s of answers that take 2 s": [1, "slow"],
+    "8 s of 500s": [8, 500],
+    "1 s of resets after the events were stored": [1, "lost"],
 }
-SIZES = {
-    "full": {
-        **{"rounds": 7, "caller": 8_000, "through_rounds": 3, "through": 100_000, "memory": 100_000, "few": 3},
-        **{"pairs": 20, "web": 2.0, "late": 2.5, "imports": 11, "idle": 6.0, "weather": 5_000, "patience": 30.0},
-        **{"floor": (0.05, 11)},
-    },
-    "quick": {
-        **{"rounds": 2, "caller": 3_000, "through_rounds": 1, "through": 20_000, "memory": 20_000, "few": 1},
-        **{"pairs": 3, "web": 0.7, "late": 1.0, "imports": 3, "idle": 5.0, "weather": 2_000, "patience": 8.0},
-        **{"floor": (0.01, 3)},
-    },
+_FULL: dict[str, Any] = {
+    "rounds": 7,
+    "caller": 8_000,
+    "through_rounds": 3,
+    "through": 100_000,
+    "memory": 100_000,
+    "few": 3,
+    "pairs": 20,
+    "web": 2.0,
+    "late": 2.5,
+    "imports": 11,
+    "idle": 6.0,
+    "weather": 5_000,
+    "floor": (0.05, 11),
 }
-"""Rounds and sizes; seconds of `web`, `late`, `idle` and `patience`."""
+_QUICK = _FULL | {
+    "rounds": 2,
+    "caller": 3_000,
+    "through_rounds": 1,
+    "through": 20_000,
+    "memory": 20_000,
+    "few": 1,
+    "pairs": 3,
+    "web": 0.7,
+    "late": 1.0,
+    "imports": 3,
+    "idle": 5.0,
+    "weather": 2_000,
+    "floor": (0.01, 3),
+}
+_PATIENCE = 30.0
+"""Seconds after the last call until what has not arrived is called lost."""
 
 
 def main() -> int:
@@ -59,10 +77,12 @@ def main() -> int:
         print(f"not installed: {', '.join(missing)}; `make bench` installs them, --library chooses", file=sys.stderr)
         return 2
     began = time.monotonic()
-    size = SIZES["quick" if options.quick else "full"] | ({"rounds": options.rounds} if options.rounds else {})
+    size = (_QUICK if options.quick else _FULL) | ({"rounds": options.rounds} if options.rounds else {})
     results = figures(compared, size, options.only)
     found = bad_weather(compared, size) if options.only in {None, "weather"} else {}
-    lines = json.dumps({"type": "track", "event": EVENT, "properties": properties(50), "userId": user(5)}, separators=(",", ":"))
+    lines = json.dumps(
+        {"type": "track", "event": EVENT, "properties": properties(50), "userId": user(5)}, separators=(",", ":")
+    )
     rows = goals(results, len(lines)) + weathers(found, size["weather"])
     parts = [report.table([row for row in rows if options.only is None or row.met is not None], compared)]
     if options.only is None:
@@ -130,7 +150,7 @@ def _idle(libraries: list[str], seconds: float) -> Rounds:
 
 def bad_weather(libraries: list[str], size: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What arrived of events at 1,000 a second, by weather and library."""
-    base = {"events": size["weather"], "rate": 1_000, "patience": size["patience"], "settle": 2.5}
+    base = {"events": size["weather"], "rate": 1_000, "patience": _PATIENCE, "settle": 2.5}
     cases = [(library, base | {"weather": weather}) for weather in WEATHERS.values() for library in libraries]
     began = time.monotonic()
     results = iter(beside("weather", cases, 6))

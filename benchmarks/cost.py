@@ -1,4 +1,4 @@
-"""How processor time, memory and connections grow: `python benchmarks/cost.py [--quick]`.
+"""How processor time, memory and connections grow: `python benchmarks/cost.py [--help]`.
 
 With events a second, with a message's size, with the queue, with destinations, with threads: a small table each. Each
 row is a process of its own, with the default settings but for the queue's bounds.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from measure.libraries import OURS
 from measure.rounds import run_round
@@ -37,10 +37,14 @@ _QUEUES = (1_000, 10_000, 100_000)
 _THREADS = (1, 2, 4, 8, 16, 32)
 
 
-def text(*, quick: bool) -> str:
+def text(*, quick: bool = False, tiny: bool = False) -> str:
     """All tables in Markdown."""
-    seconds = 1.0 if quick else 5.0
-    few: Callable[[Sequence[int]], Sequence[int]] = (lambda all_: [all_[0], all_[-2]]) if quick else list
+    seconds = 0.1 if tiny else 1.0 if quick else 5.0
+    events = 500 if tiny else 10_000 if quick else 60_000
+
+    def few(values: Sequence[int]) -> Sequence[int]:
+        return values[:1] if tiny else values[:-1:2] if quick else values
+
     tables = [
         _table(
             "Events a second, steadily",
@@ -68,7 +72,7 @@ def text(*, quick: bool) -> str:
         _table(
             "Threads that track as fast as they can",
             "threads",
-            [(str(count), {"events": 10_000 if quick else 60_000, "threads": count}) for count in few(_THREADS)],
+            [(str(count), {"events": events, "threads": count}) for count in few(_THREADS)],
             (
                 *_CALL,
                 ("accepted/s", "accepted", "{:,.0f}".format),
@@ -97,7 +101,8 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two rows a table")
-    print(text(quick=parser.parse_args().quick))
+    parser.add_argument("--tiny", action="store_true", help="one row a table, to see that it runs")
+    print(text(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How far the package is from the limit, step by step: `python benchmarks/floor.py [--quick]`.
+"""How far the package is from the limit, step by step: `python benchmarks/floor.py [--help]`.
 
 Of each step on the caller's path and in the consumer: what it costs, and what the least costs that could stand in its
 place. Then a request, by ever more of a library. All in one thread, medians of alternating repeats, less an empty loop.
@@ -20,11 +20,11 @@ from random import Random
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from measure.far_end import FarEnd, request
 from measure.libraries import TOKEN
-from measure.workload import EVENT, properties, user
+from measure.workload import EVENT, properties
 
 from analytics_batcher import Client, CustomerIO, Segment, Vitally
 from analytics_batcher.answer import Answer
@@ -116,7 +116,7 @@ def caller_steps() -> tuple[list[Step], list[Step], list[Step]]:
     ]
     least = [
         Step("build the message", lambda: message(values)),
-        Step("check its fields, copy what is plain", lambda: values.copy()),
+        Step("check its fields, copy what is plain", values.copy),
         Step("encode", lambda: dumps(plain, None, OPTIONS)),
         Step("stamp: two clocks, 74 random bits, packed", lambda: pack(int(wall() * 1000), bits(62))),
         Step("the vendor's own check", lambda: "userId" in made),
@@ -208,8 +208,9 @@ def main() -> None:
     """Print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    seconds, repeats = (0.02, 3) if parser.parse_args().quick else (0.05, 15)
-    print(text(seconds, repeats))
+    parser.add_argument("--tiny", action="store_true", help="hardly any, to see that it runs")
+    options = parser.parse_args()
+    print(text(*((0.0, 1) if options.tiny else (0.02, 3) if options.quick else (0.05, 15))))
 
 
 def text(seconds: float, repeats: int) -> str:
@@ -229,7 +230,10 @@ def text(seconds: float, repeats: int) -> str:
     cost[made[0].title] -= setup[made[0].title]
     lines += ["| in the consumer, batches of 100 | ns per message |", "|---|---|"]
     lines += [f"| {title} | {value:.0f} |" for title, value in cost.items()]
-    lines += ["", "| one POST of 100 messages, kept connection, loopback | µs | of which processor | a message's share, ns |"]
+    lines += [
+        "",
+        "| one POST of 100 messages, kept connection, loopback | µs | of which processor | a message's share, ns |",
+    ]
     lines += ["|---|---|---|---|"]
     opened: list[Any] = []
     with FarEnd() as far:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from .workload import EVENT, properties, user
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _SINK = Path(__file__).with_name("sink.py")
 
@@ -23,22 +26,18 @@ class FarEnd:
     """
 
     def __init__(self, **options: Any) -> None:
-        command = [sys.executable, str(_SINK), json.dumps({"weather": [], **options})]
+        command = [sys.executable, str(_SINK), json.dumps(options)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._input = cast("IO[str]", self._process.stdin)
+        self._output = cast("IO[str]", self._process.stdout)
         self.port = int(self._output.readline())
         self.url = f"http://127.0.0.1:{self.port}"
 
-    @property
-    def _output(self) -> IO[str]:
-        assert self._process.stdout is not None
-        return self._process.stdout
-
     def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+        self._input.write(f"{line}\n")
+        self._input.flush()
 
-    def __enter__(self) -> FarEnd:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,11 +52,14 @@ class FarEnd:
     def forget(self) -> None:
         """Count from here: what came so far was to warm up."""
         self._say("forget")
+        self._output.readline()
 
 
 def request(messages: int) -> bytes:
     """One request as ours would be, of so many events."""
-    events = [{"type": "track", "userId": user(i), "event": EVENT, "properties": properties(i)} for i in range(messages)]
+    events = [
+        {"type": "track", "userId": user(i), "event": EVENT, "properties": properties(i)} for i in range(messages)
+    ]
     body = json.dumps(events, separators=(",", ":")).encode()
     return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 

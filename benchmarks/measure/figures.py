@@ -39,6 +39,7 @@ def settle() -> None:
 
 
 def processor() -> float:
+    """Seconds of processor time that this process has taken, all its threads together."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
@@ -105,7 +106,7 @@ def throughput(name: str, options: dict[str, Any]) -> dict[str, Any]:
 def memory(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Resident bytes for each of many events that wait, while the endpoint hangs."""
     events = options["events"]
-    with FarEnd(weather=[[0, 1e9, "hang"]]) as far:
+    with FarEnd(weather=[1e9, "hang"]) as far:
         library = LIBRARIES[name](far.url, events + _WARM + 1)
         for index in range(_WARM):
             library.track(index)
@@ -196,8 +197,9 @@ def idle(name: str, options: dict[str, Any]) -> dict[str, Any]:
 def weather(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """How many of the events arrived exactly once, repeatedly, never, through bad weather, with default settings."""
     events = options["events"]
-    with FarEnd(weather=options["weather"], record=True) as far:
+    with FarEnd(weather=options["weather"], calm=1.0, record=True) as far:
         library = LIBRARIES[name](far.url)
+        far.forget()
         pace(library, options["rate"], events / options["rate"])
         flusher = threading.Thread(target=library.flush, daemon=True)
         flusher.start()
@@ -205,7 +207,7 @@ def weather(name: str, options: dict[str, Any]) -> dict[str, Any]:
         time.sleep(options["settle"])  # what is still sent again would be seen
         report = far.wait(0, 0.0)
     unique, repeated = report["unique"], report["repeated"]
-    return {"arrived": unique, "repeated": repeated, "lost": events - unique}
+    return {"once": unique - repeated, "repeated": repeated, "lost": events - unique, "met": report["refused"]}
 
 
 def web(name: str, options: dict[str, Any]) -> dict[str, Any]:

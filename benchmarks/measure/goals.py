@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .libraries import COMPARED, NOTHING, OURS, SEGMENT
-from .rounds import Rounds
 
-Results = dict[str, Rounds]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .rounds import Rounds
+
+Results = dict[str, "Rounds"]
 REQUIRED = COMPARED[:-1]
 """Those that we must be ahead of; the last one is to be beaten, too."""
 _RESAMPLES = 4_000
@@ -75,7 +78,14 @@ def _unmeasured(title: str, goal: str, must: str, rounds: Rounds | None) -> Goal
 
 
 def _ratio(
-    results: Results, figure: str, key: str, title: str, wanted: tuple[float, float], form: Callable[[float], str], *, more: bool
+    results: Results,
+    figure: str,
+    key: str,
+    title: str,
+    wanted: tuple[float, float],
+    *,
+    form: Callable[[float], str],
+    more: bool,
 ) -> Goal:
     """A figure of ours as a multiple, or a fraction, of segment's. `wanted`: the goal's and the least such."""
     words = ("{:g}x segment's" if more else "1/{:g} of segment's").format
@@ -97,18 +107,24 @@ def goals(results: Results, json_bytes: int) -> list[Goal]:
         json_bytes: The size of the event's JSON as it waits, without id and time.
     """
     table = [
-        _ratio(results, "caller", "p50", "a call, p50, in a tight loop, µs", (30, 15), "{:.1f}".format, more=False),
+        _ratio(
+            results, "caller", "p50", "a call, p50, in a tight loop, µs", (30, 15), form="{:.1f}".format, more=False
+        ),
         _tail(results),
-        _ratio(results, "caller", "cpu", "CPU of the process per event, µs", (16, 9), "{:.1f}".format, more=False),
-        _ratio(results, "throughput-1", "rate", "events/s end to end, 1 thread", (12, 7), "{:,.0f}".format, more=True),
-        _ratio(results, "throughput-4", "rate", "events/s end to end, 4 threads", (8, 5), "{:,.0f}".format, more=True),
+        _ratio(results, "caller", "cpu", "CPU of the process per event, µs", (16, 9), form="{:.1f}".format, more=False),
+        _ratio(
+            results, "throughput-1", "rate", "events/s end to end, 1 thread", (12, 7), form="{:,.0f}".format, more=True
+        ),
+        _ratio(
+            results, "throughput-4", "rate", "events/s end to end, 4 threads", (8, 5), form="{:,.0f}".format, more=True
+        ),
     ]
     table += [_ahead(results), _lost(results), _memory(results, json_bytes), _web(results)]
     table += [
-        _ratio(results, "import", "ms", "import, ms", (4, 3), "{:.0f}".format, more=False),
-        _least(results, "late", "p99", "late wake-ups of other threads, p99, µs", (220, 400), "{:,.0f}".format),
-        _least(results, "flush", "ms", "`flush()` of 1,050 waiting, ms", (10, 50), "{:,.1f}".format),
-        _least(results, "idle", "wakeups", "wake-ups of an idle client per second", (0, 0), "{:.1f}".format),
+        _ratio(results, "import", "ms", "import, ms", (4, 3), form="{:.0f}".format, more=False),
+        _least(results, "late", "p99", "late wake-ups of other threads, p99, µs", (220, 400), form="{:,.0f}".format),
+        _least(results, "flush", "ms", "`flush()` of 1,050 waiting, ms", (10, 50), form="{:,.1f}".format),
+        _least(results, "idle", "wakeups", "wake-ups of an idle client per second", (0, 0), form="{:.1f}".format),
     ]
     return table
 
@@ -119,7 +135,8 @@ def _tail(results: Results) -> Goal:
     if rounds is None or not rounds.values(OURS, "p99") or not rounds.values(SEGMENT, "p99"):
         return _unmeasured(title, goal, must, rounds)
     ours, theirs, middle = (
-        statistics.median(rounds.values(library, key)) for library, key in ((OURS, "p99"), (SEGMENT, "p99"), (SEGMENT, "p50"))
+        statistics.median(rounds.values(library, key))
+        for library, key in ((OURS, "p99"), (SEGMENT, "p99"), (SEGMENT, "p50"))
     )
     reached = f"{ours:.1f}; segment's p50 {middle:.1f}"
     return Goal(title, goal, must, reached, _level(ours, middle, theirs / 2), _cells(rounds, "p99", "{:.1f}".format))
@@ -192,7 +209,7 @@ def _web(results: Results) -> Goal:
 
 
 def _least(
-    results: Results, figure: str, key: str, title: str, wanted: tuple[float, float], form: Callable[[float], str]
+    results: Results, figure: str, key: str, title: str, wanted: tuple[float, float], *, form: Callable[[float], str]
 ) -> Goal:
     """A figure by itself, of which less is better."""
     rounds = results.get(figure)
@@ -208,13 +225,17 @@ def weathers(found: dict[str, dict[str, Any]], events: int) -> list[Goal]:
     for title, each in found.items():
         cells = {}
         for library, one in each.items():
-            once = one if isinstance(one, str) else f"{one['arrived']:,} / {one['repeated']:,} / {one['lost']:,}"
-            cells[library] = f"failed: {once[:60]}" if isinstance(one, str) else once
+            if isinstance(one, str):
+                cells[library] = f"failed: {one[:60]}"
+            else:
+                cells[library] = f"{one['once']:,} / {one['repeated']:,} / {one['lost']:,}"
         ours = each.get(OURS)
         may_repeat = "stored" in title
-        wanted = f"{events:,} / {'any' if may_repeat else 0} / 0"
+        wanted = "none lost" if may_repeat else f"{events:,} / 0 / 0"
         met = None
         if isinstance(ours, dict):
             met = 0 if ours["lost"] or (ours["repeated"] and not may_repeat) else 2
-        rows.append(Goal(f"arrived / repeated / lost: {title}", wanted, "the same", cells.get(OURS, ""), met, cells))
+        rows.append(
+            Goal(f"exactly once / duplicated / lost: {title}", wanted, "the same", cells.get(OURS, ""), met, cells)
+        )
     return rows

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .far_end import FarEnd
-from .figures import clock, processor, settle, resident
+from .figures import clock, processor, resident, settle
 from .libraries import TOKEN
 from .workload import EVENT, properties, user
 
@@ -92,7 +92,7 @@ def steady(_: str, options: dict[str, Any]) -> dict[str, Any]:
 def waiting(_: str, options: dict[str, Any]) -> dict[str, Any]:
     """A queue of so many events, while the endpoint hangs."""
     events = options["events"]
-    with FarEnd(weather=[[0.0, 1e9, "hang"]]) as far:
+    with FarEnd(weather=[1e9, "hang"]) as far:
         client = _hung(far)
         before = resident()
         samples = []

@@ -1,7 +1,7 @@
 """A web application of the size that is common, and clients of it in another process.
 
-Each request reads a form in JSON, checks it, asks a database (SQLite in memory) for twenty rows, writes them as JSON, and
-tracks some events. It is served by the standard library's threading server, over kept connections.
+Each request reads a form in JSON, checks it, asks a database (SQLite in memory) for twenty rows, writes them as JSON,
+and tracks some events. It is served by the standard library's threading server, over kept connections.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from .libraries import Library
 
 _ROWS = 20
-_FORM = {"report": 7, "columns": ["name", "seats", "plan", "changed"], "filters": {"plan": "enterprise"}, "note": "x" * 500}
+_FORM = {
+    "report": 7,
+    "columns": ["name", "seats", "plan", "changed"],
+    "filters": {"plan": "enterprise"},
+    "note": "x" * 500,
+}
 _HERE = Path(__file__)
 
 
@@ -92,7 +97,8 @@ def ask(port: int, rate: float, seconds: float, clients: int) -> dict[str, float
     """
     body = json.dumps(_FORM).encode()
     request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    selector, free, samples = selectors.DefaultSelector(), [], []
+    selector, samples = selectors.DefaultSelector(), list[float]()
+    free: list[socket.socket] = []
     for _ in range(clients):
         connection = socket.create_connection(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

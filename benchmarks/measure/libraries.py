@@ -200,7 +200,9 @@ class Snowplow(Library):
         return partial(self._track, {"name": EVENT, **properties(index)})
 
     def _track(self, values: dict[str, Any]) -> object:
-        return self.client.track_self_describing_event(self._json("iglu:com.acme/report_opened/jsonschema/1-0-0", values))
+        return self.client.track_self_describing_event(
+            self._json("iglu:com.acme/report_opened/jsonschema/1-0-0", values)
+        )
 
 
 def _sized(name: str, queue: int | None) -> dict[str, Any]:

@@ -16,20 +16,26 @@ if TYPE_CHECKING:
 
     from .rounds import Rounds
 
-CAVEATS = """## What these figures are not
+CAVEATS = """## How to read them
 
-- Ratios of one run on one machine: absolute times differ by machine, ratios by less. Rounds alternate, so that what else
-  the machine does meets all libraries alike; the medians are of rounds, each in a fresh process.
-- A loopback server that answers at once. With a real one each request waits for the network, which costs no processor
-  time but, at `concurrency=1`, bounds events/s at 100 divided by the seconds of an answer.
+- They are of one run on one machine: times differ by machine, ratios by less. Rounds alternate, so that what else the
+  machine does meets all libraries alike; each is a fresh process, and the medians are of rounds.
+- The server is on loopback and answers at once. With a real one each request waits for the network, which costs no
+  processor time but, at `concurrency=1`, bounds events/s at 100 divided by the seconds of an answer.
 - Every library has its own defaults, but for a queue that holds the round: ours, segment, posthog and rudder send
-  batches of 100, amplitude of 200, launchdarkly all there is at once, snowplow of 10. rudder compresses by default, which
-  is part of its processor time. launchdarkly and amplitude check no sizes.
-- What is called is prepared before: ids, dicts, a partial function per call, whose own cost, the column "nothing", is in
-  every figure. amplitude's event object, one per call, counts to the call; launchdarkly's context, one per user, does not.
-- The tight loop is the worst case for p99: the consumer works all the time, beside the caller, under one interpreter lock.
-  At a steady rate a call finds cold caches, and its p50 is higher; "How it grows" has those.
-- launchdarkly's `flush()` does not wait: its figure is the arrival of the last event."""
+  batches of 100, amplitude of 200, launchdarkly all there is at once, snowplow of 10. rudder compresses by default,
+  which is part of its processor time. launchdarkly and amplitude check no sizes. launchdarkly keeps the caller's own
+  dict until it sends, and writes no JSON before.
+- What is called is prepared before: ids, dicts, a partial function for each call, whose own cost, the column "nothing",
+  is in every figure. amplitude's event object, one for each call, counts to the call; launchdarkly's context, one for
+  each user, does not.
+- In a tight loop the consumer works all the time, beside the caller, under one interpreter lock; the caches are warm.
+  At a steady rate they are cold, and one call of a hundred wakes the consumer: "How it grows" has those figures.
+- launchdarkly's `flush()` does not wait: its figure is the arrival of the last event.
+- The web handler is a threaded server of the standard library, with a form in JSON, twenty rows out of SQLite and four
+  events for each of 500 requests a second; its clients are in another process, and count from when a request was due.
+- Bad weather begins with the first request after a second, and lasts as long as it says; lost is what has not arrived
+  30 s after the last call."""
 
 
 def heading(command: str, libraries: Sequence[str], size: dict[str, Any]) -> str:
@@ -67,13 +73,16 @@ def without_orjson(caller: Rounds) -> str:
 
 def sink(ceiling: dict[str, float], results: Results, library: str) -> str:
     """How we know that the server is not what bounds events a second."""
+    text = (
+        f"From two raw sockets that flood it, it took {ceiling['events']:,.0f} events/s in {ceiling['requests']:,.0f} "
+        f"requests/s, and was busy for {ceiling['share']:.0%} of the time. In the rounds:"
+    )
     lines = [
         "## The sink",
         "",
-        f"A flood from raw sockets: the sink took {ceiling['events']:,.0f} events/s in {ceiling['requests']:,.0f} requests/s, "
-        f"at {ceiling['share']:.0%} of a core. In the rounds:",
+        text,
         "",
-        "| | events/s | of the flood's | the sink's core was busy for |",
+        "| | events/s | of the flood's | the sink was busy for |",
         "|---|---|---|---|",
     ]
     for threads in (1, 4):
@@ -82,5 +91,7 @@ def sink(ceiling: dict[str, float], results: Results, library: str) -> str:
             rate = statistics.median(rounds.values(library, "rate"))
             busy = statistics.median(rounds.values(library, "sink"))
             share = rate / ceiling["events"]
-            lines.append(f"| {library}, {threads} thread{'s' * (threads > 1)} | {rate:,.0f} | {share:.0%} | {busy:.0%} |")
+            lines.append(
+                f"| {library}, {threads} thread{'s' * (threads > 1)} | {rate:,.0f} | {share:.0%} | {busy:.0%} |"
+            )
     return "\n".join(lines)

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .libraries import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _LIMIT = 180.0
 
@@ -43,6 +46,7 @@ class Rounds:
 def run_round(figure: str, library: str, options: dict[str, Any]) -> dict[str, Any] | str:
     """Run one round; its figures, or why there are none."""
     command = [sys.executable, "-m", "measure.round", figure, library, json.dumps(options)]
+    began = time.time()
     path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])
     try:
         done = subprocess.run(
@@ -57,8 +61,7 @@ def run_round(figure: str, library: str, options: dict[str, Any]) -> dict[str, A
         return f"did not end within {_LIMIT:.0f} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    return {**json.loads(done.stdout.splitlines()[-1]), "began": began}
 
 
 def interleave(figure: str, libraries: Sequence[str], rounds: int, options: dict[str, Any]) -> Rounds:

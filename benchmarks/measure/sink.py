@@ -1,9 +1,9 @@
-"""A server in a process of its own that takes events as cheaply as Python can: `python sink.py '{"weather": []}'`.
+"""A server in a process of its own that takes events as cheaply as Python can: `python sink.py '{"delay": 0.2}'`.
 
 One thread, no HTTP library: of a request it reads `Content-Length` and whether the body is compressed, counts the
 event's name in the body, and answers what all the vendors' libraries take for a yes. It prints its port; then, for each
-line `wait EVENTS SECONDS` on its standard input, a line of JSON once that many events have arrived or the time is over.
-Without input it ends.
+line `wait EVENTS SECONDS` on its standard input, a line of JSON once that many events have arrived or the time is over;
+at `forget` it counts anew. When its input ends, so does it.
 """
 
 from __future__ import annotations
@@ -47,20 +47,23 @@ class Sink:
     """The one loop.
 
     Args:
-        weather: What happens when, as `[from, to, what]` in seconds since the first request: a status, `reset` (the
-            connection, before the events are stored), `lost` (reset after they were stored), `slow` (an answer takes
-            2 s), `hang` (there is none).
+        weather: What happens for how long, as `[seconds, what]`: a status, `reset` (the connection, before the events
+            are stored), `lost` (reset after they were stored), `slow` (an answer takes 2 s), `hang` (there is none).
+        calm: Seconds before the weather may begin. It begins with a request, so that no library sleeps through it.
         record: Whether to tell which events arrived how often.
         delay: Seconds that every answer takes.
     """
 
-    def __init__(self, weather: list[list[Any]], *, record: bool = False, delay: float = 0.0) -> None:
+    def __init__(
+        self, weather: list[Any] | None = None, *, calm: float = 0.0, record: bool = False, delay: float = 0.0
+    ) -> None:
         self.weather = weather
+        self.calm = calm
         self.record = record
         self.delay = delay
-        self.events = self.requests = self.bytes = self.connections = self.most = 0
+        self.events = self.requests = self.refused = self.bytes = self.connections = self.most = 0
         self.seen: Counter[bytes] = Counter()
-        self.first = self.last = 0.0
+        self.broke = self.last = 0.0
         self.began, self.cpu = time.monotonic(), time.process_time()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.selector = selectors.DefaultSelector()
@@ -94,10 +97,10 @@ class Sink:
 
     def _report(self) -> dict[str, Any]:
         report: dict[str, Any] = {
-            name: getattr(self, name) for name in ("events", "requests", "bytes", "first", "last", "most")
+            name: getattr(self, name) for name in ("events", "requests", "refused", "bytes", "last", "most")
         }
         report["cpu"], report["wall"] = time.process_time() - self.cpu, time.monotonic() - self.began
-        report["unique"], report["repeated"] = len(self.seen), sum(self.seen.values()) - len(self.seen)
+        report["unique"], report["repeated"] = len(self.seen), sum(count > 1 for count in self.seen.values())
         return report
 
     def _command(self, stream: Any) -> None:
@@ -109,6 +112,7 @@ class Sink:
         else:  # what came so far was to warm up
             self.events = self.requests = self.bytes = 0
             self.began, self.cpu = time.monotonic(), time.process_time()
+            print(flush=True)
 
     def _accept(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -139,11 +143,10 @@ class Sink:
 
     def _take(self, connection: socket.socket, body: bytes) -> None:
         now = time.monotonic()
-        self.first = self.first or now
         self.requests += 1
         self.bytes += len(body)
-        age = now - self.first
-        what = next((what for start, end, what in self.weather if start <= age < end), 200)
+        what = self._sky(now)
+        self.refused += what != 200
         if what in {200, "slow", "lost"}:
             self.events += body.count(_MARK)
             self.last = now
@@ -157,6 +160,13 @@ class Sink:
             heapq.heappush(self.later, (due, self.requests, connection, _ANSWERS[200 if what == "slow" else what]))
         elif what != "hang":
             self._send(connection, _ANSWERS[what])
+
+    def _sky(self, now: float) -> int | str:
+        if self.weather is None or now < self.began + self.calm:
+            return 200
+        self.broke = self.broke or now
+        seconds, what = self.weather
+        return what if now < self.broke + seconds else 200
 
     def _send(self, connection: socket.socket, answer: bytes) -> None:
         try:
