@@ -35,15 +35,15 @@ WEATHERS: dict[str, list[Any]] = {
     "1 s of resets after the events were stored": [1, "lost"],
 }
 _FULL: dict[str, Any] = {
-    "rounds": 7,
-    "caller": 8_000,
+    "rounds": 5,
+    "caller": 20_000,
     "through_rounds": 3,
     "through": 100_000,
     "memory": 100_000,
     "few": 3,
     "pairs": 20,
     "web": 2.0,
-    "late": 2.5,
+    "late": 2.0,
     "imports": 11,
     "idle": 6.0,
     "weather": 5_000,
@@ -51,7 +51,7 @@ _FULL: dict[str, Any] = {
 }
 _QUICK = _FULL | {
     "rounds": 2,
-    "caller": 3_000,
+    "caller": 8_000,
     "through_rounds": 1,
     "through": 20_000,
     "memory": 20_000,
@@ -153,7 +153,7 @@ def bad_weather(libraries: list[str], size: dict[str, Any]) -> dict[str, dict[st
     base = {"events": size["weather"], "rate": 1_000, "patience": _PATIENCE, "settle": 2.5}
     cases = [(library, base | {"weather": weather}) for weather in WEATHERS.values() for library in libraries]
     began = time.monotonic()
-    results = iter(beside("weather", cases, 6))
+    results = iter(beside("weather", cases, 9))
     print(f"{'weather':14}{time.monotonic() - began:6.0f} s", flush=True)
     return {title: {library: next(results) for library in libraries} for title in WEATHERS}
 
@@ -164,7 +164,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="about two minutes; rougher")
     parser.add_argument("--only", choices=names, help="one figure")
     parser.add_argument("--library", action="append", choices=COMPARED, help="some libraries")
-    parser.add_argument("--rounds", type=int, help="of the caller's figures (7)")
+    parser.add_argument("--rounds", type=int, help="of the caller's figures (5)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write results.md and the plots")
     options = parser.parse_args()
     options.library = options.library or list(COMPARED)

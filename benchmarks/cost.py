@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from measure.libraries import OURS
 from measure.rounds import run_round
+
+from analytics_batcher import Client
 
 Column = tuple[str, str, Callable[[float], str]]
 
@@ -35,11 +38,12 @@ _RATES = (10, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 _SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000)
 _QUEUES = (1_000, 10_000, 100_000)
 _THREADS = (1, 2, 4, 8, 16, 32)
+_CONCURRENCY = (1, 2, 4, 8, 16)
 
 
 def text(*, quick: bool = False, tiny: bool = False) -> str:
     """All tables in Markdown."""
-    seconds = 0.1 if tiny else 1.0 if quick else 5.0
+    seconds = 0.1 if tiny else 1.0 if quick else 3.0
     events = 500 if tiny else 10_000 if quick else 60_000
 
     def few(values: Sequence[int]) -> Sequence[int]:
@@ -82,6 +86,20 @@ def text(*, quick: bool = False, tiny: bool = False) -> str:
             ),
         ),
     ]
+    if "concurrency" in signature(Client).parameters:
+        tables.append(
+            _table(
+                "Requests in flight (`concurrency`), answers after 200 ms, 8,000 events of 5,000 users",
+                "slow",
+                [(str(count), {"events": 500 if tiny else 8_000, "concurrency": count}) for count in few(_CONCURRENCY)],
+                (
+                    ("delivered/s", "rate", "{:,.0f}".format),
+                    ("CPU per event, µs", "cpu", "{:.1f}".format),
+                    ("connections", "connections", "{:.0f}".format),
+                    ("threads", "threads", "{:.0f}".format),
+                ),
+            )
+        )
     return "\n\n".join(tables)
 
 

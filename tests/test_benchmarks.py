@@ -202,7 +202,7 @@ def test_the_tables_beside_the_goals_are_made(program, tables):
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n|---") == tables
+    assert done.stdout.count("\n|---") >= tables
     assert "failed" not in done.stdout
 
 

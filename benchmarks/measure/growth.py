@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from .far_end import FarEnd
@@ -157,4 +158,29 @@ def threads(_: str, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-GROWTH: dict[str, Figure] = {figure.__name__: figure for figure in (steady, waiting, threads)}
+def slow(_: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Events of 5,000 users, as fast as they are taken by an endpoint that answers after 200 ms."""
+    events, chance = options["events"], Random(1)
+    with FarEnd(delay=0.2) as far:
+        client = _client(far.url, max_queue_messages=10**7, max_queue_bytes=_BYTES, concurrency=options["concurrency"])
+        far.wait(0, 0.0)
+        far.forget()
+        users = [f"user-{chance.randrange(5_000)}" for _ in range(events)]
+        values = [properties(index) for index in range(events)]
+        settle()
+        began, cpu = time.monotonic(), processor()
+        for one, has in zip(users, values, strict=True):
+            client.track(one, EVENT, has)
+        client.flush(120)
+        took, cpu = time.monotonic() - began, processor() - cpu
+        report = far.wait(events, 5.0)
+    return {
+        "rate": events / took,
+        "cpu": cpu / events * 1e6,
+        "connections": report["most"],
+        "threads": threading.active_count() - 1,
+        "arrived": report["events"],
+    }
+
+
+GROWTH: dict[str, Figure] = {figure.__name__: figure for figure in (steady, waiting, threads, slow)}
