@@ -146,23 +146,22 @@ def late(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
         sleeper = threading.Thread(target=sleep)
         sleeper.start()
-        pace(library, options["rate"], options["seconds"])
+        pace(library, options["rate"], int(options["rate"] * options["seconds"]))
         over.set()
         sleeper.join()
     samples.sort()
     return {"p50": samples[len(samples) // 2], "p99": samples[len(samples) * 99 // 100]}
 
 
-def pace(library: Library, rate: float, seconds: float) -> int:
-    """Track at a steady rate; how many events."""
+def pace(library: Library, rate: float, events: int) -> None:
+    """Track so many events at a steady rate; after a delay, those that are overdue at once."""
     began, index = time.perf_counter(), 0
-    while (now := time.perf_counter() - began) < seconds:
-        due = int(now * rate) + 1
-        while index < due:
+    while index < events:
+        due = int((time.perf_counter() - began) * rate) + 1
+        while index < min(due, events):
             library.track(index)
             index += 1
         time.sleep(max(index / rate - (time.perf_counter() - began), 0.0))
-    return index
 
 
 def flush(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +199,7 @@ def weather(name: str, options: dict[str, Any]) -> dict[str, Any]:
     with FarEnd(weather=options["weather"], calm=1.0, record=True) as far:
         library = LIBRARIES[name](far.url)
         far.forget()
-        pace(library, options["rate"], events / options["rate"])
+        pace(library, options["rate"], events)
         flusher = threading.Thread(target=library.flush, daemon=True)
         flusher.start()
         far.wait(events, options["patience"])
