@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from measure.libraries import OURS
 from measure.rounds import run_round
-
-from analytics_batcher import Client
 
 Column = tuple[str, str, Callable[[float], str]]
 
@@ -85,21 +82,18 @@ def text(*, quick: bool = False, tiny: bool = False) -> str:
                 ("connections", "connections", "{:.0f}".format),
             ),
         ),
+        _table(
+            "Requests in flight (`concurrency`), answers after 200 ms, 8,000 events of 5,000 users",
+            "slow",
+            [(str(count), {"events": 500 if tiny else 8_000, "concurrency": count}) for count in few(_CONCURRENCY)],
+            (
+                ("delivered/s", "rate", "{:,.0f}".format),
+                ("CPU per event, µs", "cpu", "{:.1f}".format),
+                ("connections", "connections", "{:.0f}".format),
+                ("threads", "threads", "{:.0f}".format),
+            ),
+        ),
     ]
-    if "concurrency" in signature(Client).parameters:
-        tables.append(
-            _table(
-                "Requests in flight (`concurrency`), answers after 200 ms, 8,000 events of 5,000 users",
-                "slow",
-                [(str(count), {"events": 500 if tiny else 8_000, "concurrency": count}) for count in few(_CONCURRENCY)],
-                (
-                    ("delivered/s", "rate", "{:,.0f}".format),
-                    ("CPU per event, µs", "cpu", "{:.1f}".format),
-                    ("connections", "connections", "{:.0f}".format),
-                    ("threads", "threads", "{:.0f}".format),
-                ),
-            )
-        )
     return "\n\n".join(tables)
 
 
