@@ -29,7 +29,7 @@ _CRASH_WAIT: Final = 1.0
 class Pipeline:
     """Runs one consumer: in a thread of its own, or in a flush where no thread can run.
 
-    Locking: `_claim` holds the token of whoever runs the consumer, who says so in `_runner`; nobody ever waits for it.
+    Locking: `_claim` holds the token of whoever runs the consumer, which names his thread; nobody ever waits for it.
     It is a dictionary, not a lock: whoever is interrupted just after `setdefault` can still see that he got it, and
     looking at an item and deleting it are no calls, so that nothing can come between. `cold` is a hint, and changing
     it twice does no harm: a thread that does not get the claim ends. `_gates` is changed under `_books`, and
@@ -65,10 +65,9 @@ class Pipeline:
         self._begin()
 
     def _begin(self) -> None:
-        self._claim: dict[int, object] = {}
+        self._claim: dict[int, list[int]] = {}
         self._books = _thread.RLock()  # native, for the reasons of the memory buffer's
         self._made_with = _thread.allocate_lock
-        self._runner: int | None = None
         self._thread: threading.Thread | None = None
         self._gates: dict[_thread.LockType, None] = {}
         self._baseline = self.buffer.ledger.copy()
@@ -123,12 +122,11 @@ class Pipeline:
         return True
 
     def _run(self) -> None:
-        claim, token = self._claim, object()
+        claim, token = self._claim, [_thread.get_ident()]
         try:
             if claim.setdefault(_HOLDER, token) is not token:
                 return
             self._follow_patch()
-            self._runner = _thread.get_ident()
             self._thread = threading.current_thread()
             self.cold = False
             if self._died:
@@ -143,7 +141,6 @@ class Pipeline:
             self._died = False
         finally:
             if _HOLDER in claim and claim[_HOLDER] is token:
-                self._runner = None
                 self.cold = self._background
                 del claim[_HOLDER]
                 self._left()
@@ -190,7 +187,8 @@ class Pipeline:
     @property
     def is_runner(self) -> bool:
         """Whether the calling thread is the one that runs the consumer, or is in a callback of it."""
-        return self._runner == _thread.get_ident() or self.reporter.is_telling
+        thread = _thread.get_ident()
+        return self._claim.get(_HOLDER) == [thread] or self.reporter.is_telling
 
     def begin_flush(self) -> int:
         """End the wait for company of what was accepted so far.
@@ -236,12 +234,11 @@ class Pipeline:
             self._run_here(0, 0.0, patient=True)
 
     def _run_here(self, ticket: int, deadline: float, *, patient: bool) -> bool:
-        claim, token = self._claim, object()
+        claim, token = self._claim, [_thread.get_ident()]
         try:
             if claim.setdefault(_HOLDER, token) is not token:
                 return False
             self._follow_patch()
-            self._runner = _thread.get_ident()
             while self.buffer.settled_below() < ticket:
                 if not patient and self._consumer.not_before > deadline:
                     break
@@ -254,7 +251,6 @@ class Pipeline:
             self.reporter.report_refused(self.buffer)  # nobody else will, where no thread runs
         finally:
             if _HOLDER in claim and claim[_HOLDER] is token:
-                self._runner = None
                 self.cold = self._background
                 del claim[_HOLDER]
                 self._left()
