@@ -48,13 +48,19 @@ def works(url, when, background):
 
 
 def handlers(url, _):
-    """Track while signal handlers track too, which interrupt the calls."""
+    """Track, and ask for figures, while signal handlers do so too, which interrupt the calls."""
     client = make_client(url, max_queue_messages=1_000_000, flush_interval=0.01)
     accepted, handled = 0, []
-    signal.signal(signal.SIGALRM, lambda *_: handled.append(track(client, f"handler-{len(handled)}", 1)))
+
+    def handler(*_):
+        client.stats()
+        handled.append(track(client, f"handler-{len(handled)}", 1))
+
+    signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
     while len(handled) < 800:
         accepted += track(client, "u", 10)
+        client.stats()
         if accepted % 1_000 == 0:
             gevent.sleep(0)
     signal.setitimer(signal.ITIMER_REAL, 0)
