@@ -194,6 +194,8 @@ def test_uwsgis_workers_deliver_throughout(receiver, wait_until, how):
         assert_delivered_throughout(server, receiver, signal.SIGTERM)
 
     assert (server.made_in == {server.program.pid}) == ("--lazy-apps" not in how)
+    chances = [message["messageId"][-15:] for message in receiver.messages]  # the 60 random bits of an id
+    assert len(set(chances)) == len(chances), "workers draw the same chances"
 
 
 def test_uwsgis_idle_workers_deliver_at_a_sudden_end(receiver, wait_until, tmp_path):
