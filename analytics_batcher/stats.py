@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """The books of one buffer. Every field is guarded by that buffer's lock, so that they always balance.
+    """The books of one buffer, which says how it guards every field, so that they always balance.
 
     Attributes:
         tracked: Calls, refused ones too.

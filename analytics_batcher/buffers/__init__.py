@@ -1,7 +1,7 @@
 """The contract of a buffer: the thread-safe queue between callers and consumer.
 
-A buffer sees bytes and stamps and never what they mean. It keeps the books (`Ledger`) under its own lock, so that what
-is pending and what is counted change in one stroke. What is leased still counts against its bounds.
+A buffer sees bytes and stamps and never what they mean. It keeps the books (`Ledger`), so that what is pending and what
+is counted change in one stroke. What is leased still counts against its bounds.
 """
 
 from __future__ import annotations
