@@ -30,7 +30,9 @@ BODY_LIMIT: Final = 64 * 1024  # bytes: room for a reason per message of a batch
 # Bytes of all that a server may say to a request: a chunk of -1 bytes makes http.client read on to the end.
 _SPEECH_LIMIT: Final = 2**20
 HEADERS: Final = {"User-Agent": f"analytics-batcher/{__version__}", "Accept-Encoding": "identity"}
-# Headers and body are two writes. urllib3 leaves Nagle's algorithm on for proxies: 44 ms for each request.
+# Up to so many bytes of a body go out with the head, which saves the server a wake-up, and are copied for it.
+_SMALL: Final = 64 * 1024
+# Else headers and body are two writes. urllib3 leaves Nagle's algorithm on for proxies: 44 ms for each request.
 _SOCKET_OPTIONS: Final[list[tuple[int, int, int | bytes]]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
 
@@ -147,7 +149,8 @@ class Line:
     """A connection that `requests` opened and left open: more requests to its URL go over it by `http.client` alone.
 
     For each request, `requests` and `urllib3` look up its pool, its proxy, its certificates and its cookies, parse its
-    URL twice and wrap its answer: two thirds of the processor time of a request, and the same each time.
+    URL twice and wrap its answer, and `http.client` writes the same head again: five sixths of the processor time of a
+    request, and the same each time.
 
     Args:
         url: Where it leads to, without a proxy.
@@ -157,13 +160,15 @@ class Line:
     """
 
     def __init__(self, url: str, target: str, connection: Any, watch: Watch) -> None:
-        from http.client import HTTPConnection  # noqa: PLC0415 - see the module
+        from http.client import HTTPResponse  # noqa: PLC0415 - see the module
 
         from urllib3.util.connection import is_connection_dropped  # noqa: PLC0415 - see the module
 
         self._url, self._target, self._connection, self._watch = url, target, connection, watch
         self._is_dropped = is_connection_dropped
-        self._request, self._getresponse = HTTPConnection.request, HTTPConnection.getresponse
+        self._response = HTTPResponse
+        self._headers: Mapping[str, str] | None = None
+        self._head = b""  # what a request with these headers begins with, up to the length of its body
 
     def is_open_to(self, url: str) -> bool:
         """Whether a request may go over it, as far as can be seen."""
@@ -182,12 +187,42 @@ class Line:
         """Post once; whatever goes wrong, or is left unread, closes the connection."""
         raw = None
         try:
-            self._request(self._connection, "POST", self._target, body, {**HEADERS, **headers})
-            raw = self._getresponse(self._connection)
+            if headers != self._headers:
+                self._head, self._headers = self._compose(headers), headers
+            head = b"%b%d\r\n\r\n" % (self._head, len(body))
+            connection = self._connection.sock
+            if len(body) <= _SMALL:
+                connection.sendall(head + body)
+            else:
+                connection.sendall(head)
+                connection.sendall(body)
+            raw = self._response(connection, method="POST")
+            raw.begin()
             return read_answer(raw, raw.read, cut=self._watch.ended)
         finally:
-            if raw is None or not raw.isclosed():
+            if raw is None or raw.will_close or not raw.isclosed():
                 self.close()
+
+    def _compose(self, headers: Mapping[str, str]) -> bytes:
+        """Have `http.client` write a request's head, once for all alike; it refuses what no header can hold."""
+        from http.client import HTTPConnection  # noqa: PLC0415 - see the module
+
+        writer: Any = HTTPConnection(self._connection.host, self._connection.port)
+        writer.default_port = self._connection.default_port
+        writer.sock = paper = _Paper()
+        writer.request("POST", self._target, headers={**HEADERS, **headers, "Content-Length": "0"})
+        return bytes(paper.written.removesuffix(b"0\r\n\r\n"))
+
+
+class _Paper:
+    """Stands in for a socket, and keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+
+    def sendall(self, data: bytes) -> None:
+        """Keep it."""
+        self.written += data
 
 
 def read_answer(raw: Any, read: Callable[[int], bytes], *, cut: bool) -> Answer:

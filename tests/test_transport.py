@@ -734,6 +734,29 @@ def test_connection_is_kept(serve, make, tls, secure):
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_requests_over_a_kept_connection_say_what_the_first_one_said(serve, make, host):
+    """First line, headers and body are as on the new connection; other headers, and large bodies, are not confused."""
+    address = ("::1", 0) if host == "[::1]" else ("127.0.0.1", 0)
+    try:
+        server = serve(always(answer()), address=address)
+        socket.getaddrinfo(host.strip("[]"), server.port)
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    transport = make()
+    other = {**HEADERS, "Content-Encoding": "gzip", "User-Agent": "mine"}
+    sent = [(HEADERS, BODY), (HEADERS, BODY), (other, BODY), (other, b"x" * 200_000), (HEADERS, b"y" * 65_537)]
+    for headers, body in sent:
+        assert transport.post(server.url(host), headers, body).status == 200
+    transport.close()
+    for headers, body in sent:  # each of them as a first one
+        transport.post(server.url(host), headers, body)
+        transport.close()
+    said = [(request.line, sorted(request.headers), request.body) for request in server.requests]
+    assert said[: len(sent)] == said[len(sent) :]
+    assert server.connections == 1 + len(sent)
+
+
 def test_small_requests_do_not_wait_for_acknowledgements(serve, make):
     """Twenty small requests over a proxy take no 40 ms each, which the server's kernel takes to acknowledge headers."""
     through = serve(always(answer()))
