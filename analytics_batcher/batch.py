@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,16 @@ def fill(wires: Iterable[bytes], limits: Limits, envelope: int) -> list[bytes]:
         if len(taken) == limits.messages:
             break
     return taken
+
+
+def fits(wires: Sequence[bytes], limits: Limits, envelope: int) -> bool:
+    """Whether messages, at least one, may all go together, and none of them is too large.
+
+    Args:
+        wires: The messages as they stand in the body.
+        limits: The limits.
+        envelope: The bytes of a body without messages.
+    """
+    sizes = [*map(len, wires)]
+    size = envelope + sum(sizes) + len(sizes) - 1
+    return len(sizes) <= limits.messages and size <= limits.bytes and max(sizes) <= limits.message_bytes

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from .batch import Limits, fill
+from .batch import Limits, fill, fits
 from .buffers import Loss
 from .destinations import Action, Unsupported, Verdict
 from .errors import DropReason, TransportError
@@ -45,7 +45,7 @@ class Attempt:
 
     records: Sequence[bytes]
     chosen: list[int]  # the positions of those that are in it
-    stamps: list[bytes]  # theirs
+    stamps: list[bytes]  # theirs, where they were met before
     losses: list[Loss]  # what was found unfit on the way
     tried: int
     number: int  # the most attempts that one of its messages has had, this one included
@@ -147,21 +147,38 @@ class BatchSender:
 
     def prepare(self, records: Sequence[bytes]) -> Attempt | Outcome:
         """Pack a request out of the oldest records; an outcome, if none of them can be sent."""
-        candidates = self._candidates(records)
-        losses: list[Loss] = []
         chosen: list[int] = []
-        batch = fill(self._wires(records, candidates, chosen, losses), self._limits, self._destination.envelope)
-        if chosen[len(batch) :]:  # the last one read may not have fitted
-            self._ahead = records[chosen.pop()][:STAMP_BYTES]
-        lost = [place for loss in losses for place in loss.positions]
-        tried = len(records) if self._plan else max([*chosen[-1:], *lost]) + 1
-        if not batch:
-            return Outcome(tried, losses=losses)
-        stamps = [records[place][:STAMP_BYTES] for place in chosen]
+        losses: list[Loss] = []
+        stamps: list[bytes] = []
+        number, tried = 1, len(records)
+        batch = self._whole(records)
+        if batch is not None:
+            chosen = [*range(tried)]
+        else:
+            candidates = self._candidates(records)
+            batch = fill(self._wires(records, candidates, chosen, losses), self._limits, self._destination.envelope)
+            if chosen[len(batch) :]:  # the last one read may not have fitted
+                self._ahead = records[chosen.pop()][:STAMP_BYTES]
+            lost = [place for loss in losses for place in loss.positions]
+            tried = len(records) if self._plan else max([*chosen[-1:], *lost]) + 1
+            if not batch:
+                return Outcome(tried, losses=losses)
+            stamps = [records[place][:STAMP_BYTES] for place in chosen]
+            number = self._count_attempts(stamps)
         body, headers = self._destination.body(batch, time.time()), self._destination.headers()
         if self._gzip:
             body, headers = gzip.compress(body, mtime=0), {**headers, "Content-Encoding": "gzip"}
-        return Attempt(records, chosen, stamps, losses, tried, self._count_attempts(stamps), headers, body)
+        return Attempt(records, chosen, stamps, losses, tried, number, headers, body)
+
+    def _whole(self, records: Sequence[bytes]) -> list[bytes] | None:
+        """All of the records as one batch, where nothing is known of any and all of them fit: most batches are so."""
+        if self._attempts or self._filtered or self._plan or self._before_send is not None:
+            return None
+        try:
+            wires = self._destination.wires(records)
+        except Exception:  # noqa: BLE001 - one by one it will be seen whose it is
+            return None
+        return wires if fits(wires, self._limits, self._destination.envelope) else None
 
     def post(self, attempt: Attempt, deadline: float | None) -> None:
         """Make the request; another thread may, while this sender is left alone."""
@@ -177,6 +194,9 @@ class BatchSender:
         """Judge the answer."""
         records, chosen, stamps, requests = attempt.records, attempt.chosen, attempt.stamps, attempt.requests
         verdict, receipt = self._read(attempt)
+        if not stamps and verdict.action is not Action.DELIVERED:  # only now will they be met again
+            stamps = [records[place][:STAMP_BYTES] for place in chosen]
+            self._count_attempts(stamps)
         if verdict.rejected_ids:
             verdict = _with_positions(verdict, [records[place] for place in chosen])
         delivered, more, wait = self._judge(verdict, chosen, stamps)
@@ -307,7 +327,7 @@ class BatchSender:
         self, verdict: Verdict, chosen: Sequence[int], stamps: list[bytes]
     ) -> tuple[Sequence[int], list[Loss], float]:
         rejected = {chosen[index]: why for index, why in verdict.rejected.items() if 0 <= index < len(chosen)}
-        delivered = [place for place in chosen if place not in rejected]
+        delivered = [place for place in chosen if place not in rejected] if rejected else chosen
         if delivered:
             self._standing.refused_batches = 0
             self._found_good = True

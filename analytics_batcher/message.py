@@ -16,8 +16,10 @@ from .encoding import OPTIONS, dumps, loads, mend, pairs_of
 from .errors import InvalidMessage
 from .plain import plain_copy
 from .stamp import (
+    FLAGS_PLACE,
     HEAD_BYTES,
     ID_GIVEN,
+    LEAST_FLAG,
     NATIVE,
     STAMP_BYTES,
     TIME_GIVEN,
@@ -30,7 +32,7 @@ from .stamp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _IDS: Final = frozenset(
     {"userId", "accountId", "organizationId", "anonymousId", "previousId", "externalId", "customObjectId"}
@@ -38,6 +40,7 @@ _IDS: Final = frozenset(
 _TEXTS: Final = frozenset({"event", "name"})
 _PLAIN_TEXTS: Final = _IDS | _TEXTS | {"type"}
 _OBJECTS: Final = frozenset({"traits", "properties", "context", "integrations"})
+_CONTENT_START: Final = HEAD_BYTES + len(b"{")
 _EMPTY_BYTES: Final = HEAD_BYTES + len(b"{}")
 _MESSAGE_ID_CHARACTERS: Final = 99
 _NAME_CHARACTERS: Final = 100
@@ -297,16 +300,31 @@ def wire(record: bytes) -> bytes:
     """A record's JSON in neutral form, with the id and the time that its stamp stands for where none was given."""
     flags = flags_of(record)
     if not flags & (ID_GIVEN | TIME_GIVEN):
-        start = json_fields(record)
+        start = json_fields((record,))[0]
     elif not flags & ID_GIVEN:
-        start = f'{{"messageId":"{uuid_text(record)}"'
+        start = f'{{"messageId":"{uuid_text(record)}",'
     elif not flags & TIME_GIVEN:
-        start = f'{{"timestamp":"{iso_text(record)}"'
+        start = f'{{"timestamp":"{iso_text(record)}",'
     else:
         return record[HEAD_BYTES:]
     if len(record) > _EMPTY_BYTES:
-        return b"%b,%b" % (start.encode(), record[HEAD_BYTES + 1 :])
-    return start.encode() + b"}"
+        return start.encode() + record[_CONTENT_START:]
+    return start[:-1].encode() + b"}"
+
+
+def wires(records: Sequence[bytes], other: Callable[[bytes], bytes]) -> list[bytes]:
+    """Several records as `wire` has it, in less than half of the time.
+
+    Args:
+        records: The records.
+        other: What writes those that have flags, instead.
+    """
+    return [
+        start.encode() + record[_CONTENT_START:]
+        if record[FLAGS_PLACE] < LEAST_FLAG and len(record) > _EMPTY_BYTES
+        else other(record)
+        for start, record in zip(json_fields(records), records, strict=True)
+    ]
 
 
 def stamp_of(record: bytes) -> dict[str, str]:

@@ -11,7 +11,10 @@ import os
 import time
 from random import Random
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 STAMP_BYTES: Final = 16
 HEAD_BYTES: Final = 24
@@ -25,6 +28,11 @@ TIME_GIVEN: Final = 0x4000
 """The JSON has a time of its own: none is written."""
 SEGMENT_FIELDS: Final = 0x8000
 """The message has fields that are for Segment-shaped destinations only."""
+
+FLAGS_PLACE: Final = 8
+"""Where in a record the byte stands whose upper half are the flags."""
+LEAST_FLAG: Final = 0x10
+"""Of that byte, what any flag comes to at the least."""
 
 _FLAGS_SHIFT: Final = 48  # in the second half of the stamp, which they begin
 _DRIFT: Final = 1.0
@@ -77,7 +85,7 @@ def new_head(flags: int = 0) -> bytes:
 
 def flags_of(record: bytes) -> int:
     """The flags in a record's head."""
-    return (record[8] & 0xF0) << 8
+    return (record[FLAGS_PLACE] & 0xF0) << 8
 
 
 def accepted_at(record: bytes) -> float:
@@ -88,8 +96,7 @@ def accepted_at(record: bytes) -> float:
 
 def uuid_text(record: bytes) -> str:
     """The stamp as the text of a UUIDv7."""
-    text = record[:STAMP_BYTES].hex()
-    return f"{_moment(record)[0]}{text[13:16]}-8{text[17:20]}-{text[20:]}"
+    return json_fields((record,))[0][_ID_TEXT]
 
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -114,15 +121,25 @@ def unix_seconds(record: bytes) -> int:
 
 def iso_text(record: bytes) -> str:
     """The stamp's moment in ISO 8601, in UTC with milliseconds: `2026-01-02T03:04:05.678Z`."""
-    return _moment(record)[1]
+    return json_fields((record,))[0][_TIME_TEXT]
 
 
-def json_fields(record: bytes) -> str:
-    """The stamp as a JSON object's first two fields, its brace before them: what most messages need, in one go."""
-    text = record[:STAMP_BYTES].hex()
-    start, moment = _moment(record)
-    return f'{{"messageId":"{start}{text[13:16]}-8{text[17:20]}-{text[20:]}","timestamp":"{moment}"'
+def json_fields(records: Iterable[bytes]) -> list[str]:
+    """Each stamp as a JSON object's first two fields, its brace before them, a comma after: what most messages need."""
+    fields = []
+    last = -1
+    for record in records:
+        milliseconds = int(_unpack_double(record)[0] * 1000)
+        if milliseconds != last:
+            last = milliseconds
+            start, end = _millisecond.get(milliseconds) or _moment(milliseconds)
+        text = record[:STAMP_BYTES].hex()
+        fields.append(f"{start}{text[13:16]}-8{text[17:20]}-{text[20:]}{end}")
+    return fields
 
+
+_ID_TEXT: Final = slice(len('{"messageId":"'), len('{"messageId":"') + 36)
+_TIME_TEXT: Final = slice(-len('2026-01-02T03:04:05.678Z",'), -len('",'))
 
 # Messages that come in bursts share few milliseconds, and others few seconds; of these, what was written last is kept,
 # and replaced as a whole, so that threads may share it.
@@ -130,15 +147,13 @@ _millisecond: dict[int, tuple[str, str]] = {}
 _second: dict[int, str] = {}
 
 
-def _moment(record: bytes) -> tuple[str, str]:
-    """What the stamps of one millisecond have in common: the beginning of the id's text, and the time's text."""
+def _moment(milliseconds: int) -> tuple[str, str]:
+    """What stands before and after the stamp's own bits in the fields of all messages of one millisecond."""
     global _millisecond  # noqa: PLW0603 - see there
-    milliseconds = int(_unpack_double(record)[0] * 1000)
-    texts = _millisecond.get(milliseconds)
-    if texts is None:
-        digits = f"{milliseconds:012x}"
-        texts = f"{digits[:8]}-{digits[8:]}-7", iso_milliseconds(milliseconds)
-        _millisecond = {milliseconds: texts}
+    digits = f"{milliseconds:012x}"
+    start = f'{{"messageId":"{digits[:8]}-{digits[8:]}-7'
+    texts = start, f'","timestamp":"{iso_milliseconds(milliseconds)}",'
+    _millisecond = {milliseconds: texts}
     return texts
 
 

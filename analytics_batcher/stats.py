@@ -43,7 +43,7 @@ class Ledger:
 
     def copy(self) -> Ledger:
         """The books as they are now; to be called under the lock."""
-        other = Ledger()
+        other = Ledger.__new__(Ledger)
         other.tracked, other.delivered, other.evicted = self.tracked, self.delivered, self.evicted
         other.refused, other.lost = self.refused.copy(), self.lost.copy()
         other.requests, other.retries, other.batches = self.requests, self.retries, self.batches
@@ -52,7 +52,7 @@ class Ledger:
 
     def lost_with(self, losses: Sequence[Loss]) -> dict[DropReason, int]:
         """What `lost` becomes by more losses."""
-        lost = self.lost.copy()
+        lost = self.lost.copy() if losses else self.lost
         for loss in losses:
             lost[loss.reason] += len(loss.positions)
         return lost

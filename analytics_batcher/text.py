@@ -87,5 +87,6 @@ def printable(text: str | bytes, limit: int = _CHARACTERS, *, hide: Iterable[str
         text = text.decode("utf-8", "replace")
     text = mask(text, hide)
     cut = text[:limit]
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
-    return escaped + ("..." if len(text) > limit else "")
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
+    return cut + ("..." if len(text) > limit else "")

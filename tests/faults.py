@@ -440,11 +440,8 @@ SIZES = [
         "a body that will be compressed may be four times as large",
         "delivery.py",
         {
-            "        batch = fill(self._wires(records, candidates, chosen, losses), self._limits,": (
-                "        limits = self._limits\n"
-                "        if self._gzip:\n"
-                "            limits = dataclasses.replace(limits, bytes=4 * limits.bytes)\n"
-                "        batch = fill(self._wires(records, candidates, chosen, losses), limits,"
+            "fits(wires, self._limits,": (
+                "fits(wires, dataclasses.replace(self._limits, bytes=(1 + 3 * self._gzip) * self._limits.bytes),"
             )
         },
         ["test_segment.py::test_request_at_its_limit[packed]"],
@@ -465,8 +462,8 @@ IDS = [
         "message.py",
         {
             "from uuid import UUID\n": "from uuid import UUID, uuid4\n",
-            "        start = json_fields(record)\n": (
-                """        start = f'{{"messageId":"{uuid4()}","timestamp":"{iso_text(record)}"'\n"""
+            "        start.encode() + record[_CONTENT_START:]\n": (
+                """        f'{{"messageId":"{uuid4()}",{start[52:]}'.encode() + record[_CONTENT_START:]\n"""
             ),
         },
         ["test_delivery.py::test_a_retry_repeats_the_same_bytes"],
@@ -475,7 +472,9 @@ IDS = [
         "the time is that of the sending",
         "stamp.py",
         {
-            '"timestamp":"{moment}"': '"timestamp":"{iso_milliseconds(int(time.time() * 1000))}"',
+            '"timestamp":"{iso_milliseconds(milliseconds)}"': (
+                '"timestamp":"{iso_milliseconds(int(time.time() * 1000))}"'
+            ),
         },
         ["test_client.py::test_the_moment_is_the_calls"],
     ),

@@ -299,10 +299,10 @@ def test_a_full_queue_whose_thread_died_gets_another_one(receiver, monkeypatch, 
     monkeypatch.setattr(threading, "excepthook", deaths.append)
 
     class Deadly(Vitally):
-        def wire(self, record):
+        def wires(self, records):
             if not deaths:
                 raise KeyboardInterrupt
-            return super().wire(record)
+            return super().wires(records)
 
     def track(event):
         try:

@@ -268,7 +268,8 @@ class MemoryBuffer:
 
     def release(self, lease: Lease, start: int) -> None:
         """Give the lease's records from position `start` on back to the head of the line, in their order."""
-        self.give_back(lease, range(start, len(lease.records)))
+        if start < len(lease.records):
+            self.give_back(lease, range(start, len(lease.records)))
 
     def give_back(self, lease: Lease, positions: Sequence[int]) -> None:
         """Give the lease's records at `positions` back to the head of the line, in their order."""

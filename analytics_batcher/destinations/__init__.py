@@ -110,6 +110,9 @@ class Destination(Protocol):
             Unsupported: If there is no form for it.
         """
 
+    def wires(self, records: Sequence[bytes]) -> list[bytes]:
+        """Each record as `wire` has it, at once; raises what `wire` raises for any of them."""
+
     def body(self, wires: Sequence[bytes], now: float, /) -> bytes:
         """A request's body, sent at `now`, in Unix seconds."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..batch import Limits
 from ..encoding import OPTIONS, dumps, loads
 from ..errors import DropReason
-from ..message import wire
+from ..message import wire, wires
 from ..settings import shown
 from ..stamp import HEAD_BYTES, SEGMENT_FIELDS, flags_of
 from ..text import Secret, printable, seal
@@ -111,6 +111,10 @@ class Vitally:
             own = {field: value for field, value in message.items() if field in fields}
             record = record[:HEAD_BYTES] + dumps(own, None, OPTIONS)
         return wire(record)
+
+    def wires(self, records: Sequence[bytes]) -> list[bytes]:
+        """Each record as `wire` has it."""
+        return wires(records, self.wire)
 
     def body(self, wires: Sequence[bytes], _: float, /) -> bytes:
         """A request's body: a bare array."""
