@@ -9,14 +9,16 @@ alone may outlast the deadline.
 from __future__ import annotations
 
 import errno
+import io
 import os
+import select
 import socket
 from dataclasses import dataclass
 from queue import Empty
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from .answer import Answer
+from .answer import Answer, plain_answer
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -162,17 +164,15 @@ class Line:
     def __init__(self, url: str, target: str, connection: Any, watch: Watch) -> None:
         from http.client import HTTPResponse  # noqa: PLC0415 - see the module
 
-        from urllib3.util.connection import is_connection_dropped  # noqa: PLC0415 - see the module
-
         self._url, self._target, self._connection, self._watch = url, target, connection, watch
-        self._is_dropped = is_connection_dropped
+        self._is_readable = _readable(connection.sock)  # between requests a server says nothing but that it closes
         self._response = HTTPResponse
         self._headers: Mapping[str, str] | None = None
         self._head = b""  # what a request with these headers begins with, up to the length of its body
 
     def is_open_to(self, url: str) -> bool:
         """Whether a request may go over it, as far as can be seen."""
-        return url == self._url and self._connection.sock is not None and not self._is_dropped(self._connection)
+        return url == self._url and self._connection.sock is not None and not self._is_readable()
 
     def close(self) -> None:
         """Close the connection."""
@@ -185,23 +185,33 @@ class Line:
 
     def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Post once; whatever goes wrong, or is left unread, closes the connection."""
-        raw = None
+        is_open = False
         try:
-            if headers != self._headers:
-                self._head, self._headers = self._compose(headers), headers
-            head = b"%b%d\r\n\r\n" % (self._head, len(body))
-            connection = self._connection.sock
-            if len(body) <= _SMALL:
-                connection.sendall(head + body)
-            else:
-                connection.sendall(head)
-                connection.sendall(body)
-            raw = self._response(connection, method="POST")
-            raw.begin()
-            return read_answer(raw, raw.read, cut=self._watch.ended)
+            connection = self._send(headers, body)
+            data = connection.recv(BODY_LIMIT)
+            answer = plain_answer(data)
+            is_open = answer is not None
+            if answer is None:
+                raw = self._response(cast("socket.socket", _Begun(data, connection)), method="POST")
+                raw.begin()
+                answer = read_answer(raw, raw.read, cut=self._watch.ended)
+                is_open = raw.isclosed() and not raw.will_close
+            return answer
         finally:
-            if raw is None or raw.will_close or not raw.isclosed():
+            if not is_open:
                 self.close()
+
+    def _send(self, headers: Mapping[str, str], body: bytes) -> Any:
+        if headers != self._headers:
+            self._head, self._headers = self._compose(headers), headers
+        head = b"%b%d\r\n\r\n" % (self._head, len(body))
+        connection = self._connection.sock
+        if len(body) <= _SMALL:
+            connection.sendall(head + body)
+        else:
+            connection.sendall(head)
+            connection.sendall(body)
+        return connection
 
     def _compose(self, headers: Mapping[str, str]) -> bytes:
         """Have `http.client` write a request's head, once for all alike; it refuses what no header can hold."""
@@ -212,6 +222,42 @@ class Line:
         writer.sock = paper = _Paper()
         writer.request("POST", self._target, headers={**HEADERS, **headers, "Content-Length": "0"})
         return bytes(paper.written.removesuffix(b"0\r\n\r\n"))
+
+
+def _readable(connection: socket.socket) -> Callable[[], bool]:
+    if not hasattr(select, "poll"):  # on Windows, and under some patches
+        return lambda: bool(select.select([connection], (), (), 0.0)[0])
+    poll = select.poll()  # which takes any number of a descriptor, and `select` only the first thousand
+    poll.register(connection, select.POLLIN)
+    return lambda: bool(poll.poll(0))
+
+
+class _Begun(io.RawIOBase):
+    """Stands in for a socket of which something was read already.
+
+    Args:
+        data: What was read.
+        connection: The socket, which stays open.
+    """
+
+    def __init__(self, data: bytes, connection: Any) -> None:
+        self._data, self._connection = data, connection
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What `http.client` reads from."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """It is for nothing else."""
+        return True
+
+    def readinto(self, room: Any, /) -> int:
+        """What was read already; then what comes."""
+        if not self._data:
+            return int(self._connection.recv_into(room))
+        count = min(len(room), len(self._data))
+        room[:count], self._data = self._data[:count], self._data[count:]
+        return count
 
 
 class _Paper:

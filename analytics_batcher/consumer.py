@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXPIRED_AT_ONCE: Final = 1_000
 EXPIRED_BYTES_AT_ONCE: Final = 2**20
+_LOOK: Final = 1.0  # seconds: what another process left may be older than all that was here
 
 
 class Consumer:
@@ -61,6 +62,7 @@ class Consumer:
     def _begin(self) -> None:
         self._lease = Lease()
         self.not_before = 0.0
+        self._awake_until = self._expires_after = 0.0
         self.flush_below = 0
         self.draining = False
 
@@ -97,7 +99,7 @@ class Consumer:
     def _step(self, deadline: float | None) -> float | None:
         now = self._clock()
         self._expire(now)
-        if not self._lease.records and not self._buffer.arm(1, NEVER):
+        if not self._lease.records and self._may_sleep(now):
             return None
         if now < self.not_before:
             return min(self.not_before - now, self._until_expiry(now))
@@ -112,10 +114,19 @@ class Consumer:
             self._take(self._sender.batch_messages, self._sender.batch_bytes)
         if self._lease.records:
             outcome = self._sender.send(self._lease.records, deadline)
-            self.not_before = self._clock() + outcome.wait if outcome.wait else 0.0
+            now = self._clock()
+            self.not_before = now + outcome.wait if outcome.wait else 0.0
+            self._awake_until = now + self._flush_interval
             if not self._settle(self._lease, outcome):
                 self._lease = Lease()
         return 0.0
+
+    def _may_sleep(self, now: float) -> bool:
+        """Whether to sleep until the next message; which shall not have to wake us soon after a batch, but a full one.
+
+        The call that wakes another thread costs as much as fifty others, and holds that thread up at the worst time.
+        """
+        return now >= self._awake_until and not self._buffer.arm(1, NEVER)
 
     def _take(self, messages: int, size: int) -> None:
         self._lease = Lease()
@@ -128,7 +139,7 @@ class Consumer:
         if self._buffer.arm(self._sender.batch_messages, self._sender.batch_bytes):
             return 0.0
         oldest = self._buffer.read().oldest_waiting
-        return 0.0 if oldest is None else oldest + self._flush_interval - now
+        return self._awake_until - now if oldest is None else oldest + self._flush_interval - now
 
     def _settle(self, lease: Lease, outcome: Outcome) -> bool:
         """Book what came of an attempt, and report it; not of a lease that is void."""
@@ -150,7 +161,9 @@ class Consumer:
         self._reporter.drop(loss.reason, loss.detail, len(lost), lost)
 
     def _expire(self, now: float) -> None:
-        """Give up what is too old, whether it waits or is kept for another attempt."""
+        """Give up what is too old, whether it waits or is kept for another attempt; look no oftener than need be."""
+        if now < self._expires_after:
+            return
         while (oldest := self._buffer.read().oldest) is not None and oldest + self._max_age <= now:
             waited = not self._lease.records
             if waited:
@@ -160,6 +173,7 @@ class Consumer:
                 return
             if waited:
                 self._buffer.release(lease, 0)
+        self._expires_after = min(now + _LOOK, self._max_age + (now if oldest is None else oldest))
 
     def _drop_old(self, lease: Lease, now: float) -> bool:
         """Give up what is too old in a lease, which it is emptied of if it is void.

@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .batch import Limits, fill, fits
 from .buffers import Loss
@@ -193,7 +193,7 @@ class BatchSender:
     def conclude(self, attempt: Attempt) -> Outcome:
         """Judge the answer."""
         records, chosen, stamps, requests = attempt.records, attempt.chosen, attempt.stamps, attempt.requests
-        verdict, receipt = self._read(attempt)
+        verdict = self._read(attempt.answer)
         if not stamps and verdict.action is not Action.DELIVERED:  # only now will they be met again
             stamps = [records[place][:STAMP_BYTES] for place in chosen]
             self._count_attempts(stamps)
@@ -211,7 +211,7 @@ class BatchSender:
             retries=requests if attempt.number > 1 else max(requests - 1, 0),  # the transport's, on a new connection
             error=None if verdict.action is Action.DELIVERED else verdict.detail,
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
-            receipt=dataclasses.replace(receipt, count=len(delivered)) if receipt and delivered else None,
+            receipt=self._receipt(attempt, len(delivered)) if delivered else None,
         )
 
     def _candidates(self, records: Sequence[bytes]) -> Sequence[int]:
@@ -288,15 +288,16 @@ class BatchSender:
         unfit = None if flags_of(changed) & NATIVE else self._destination.check(decode(changed))
         return changed if unfit is None else unfit
 
-    def _read(self, attempt: Attempt) -> tuple[Verdict, Delivery | None]:
-        answer = attempt.answer
-        if isinstance(answer, TransportError):
-            return Verdict(Action.RETRY, f"{answer.kind}: {answer}"), None
-        verdict = self._fit_to_show(self._destination.verdict(answer))
-        count, size = len(attempt.chosen), len(attempt.body)
-        return verdict, Delivery(count, size, attempt.seconds, answer.status, attempt.number, self.name)
+    def _receipt(self, attempt: Attempt, count: int) -> Delivery:
+        status = cast("Answer", attempt.answer).status
+        return Delivery(count, len(attempt.body), attempt.seconds, status, attempt.number, self.name)
 
-    def _fit_to_show(self, verdict: Verdict) -> Verdict:
+    def _read(self, answer: Answer | TransportError) -> Verdict:
+        if isinstance(answer, TransportError):
+            return Verdict(Action.RETRY, f"{answer.kind}: {answer}")
+        verdict = self._destination.verdict(answer)
+        if verdict.action is Action.DELIVERED and not (verdict.rejected or verdict.rejected_ids):
+            return verdict  # there is nothing to say
         # A destination escapes and masks what it quotes; one that an application brings along may not.
         show = partial(printable, limit=_REASON_CHARACTERS, hide=self._destination.secrets)
         return dataclasses.replace(

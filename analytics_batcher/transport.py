@@ -178,7 +178,7 @@ class Transport:
             answer = read_answer(raw, partial(raw.read, decode_content=False), cut=watch.ended)
         finally:
             raw.close()  # and its connection, unless the end of the body has set that free
-        if watch.kept is not None:
+        if watch.kept is not None and watch.kept.sock is not None:  # or else the answer has closed it
             self._line = Line(url, request.path_url, watch.kept, watch)
         return answer
 

@@ -129,8 +129,38 @@ THREADS = [
     Fault(
         "an idle consumer looks again all the time",
         "consumer.py",
-        {"self._buffer.arm(1, NEVER):\n            return None": "self._buffer.arm(1, NEVER):\n            return 0.5"},
+        {"self._may_sleep(now):\n            return None": "self._may_sleep(now):\n            return 0.5"},
         ["test_consumer.py::test_an_idle_consumer_asks_for_nothing_until_it_is_woken"],
+    ),
+    Fault(
+        "the first message after each batch wakes the consumer",
+        "consumer.py",
+        {"return now >= self._awake_until and not": "return not"},
+        ["test_consumer.py::test_after_a_batch_no_single_message_wakes_the_consumer"],
+    ),
+    Fault(
+        "a consumer that was busy never sleeps again",
+        "consumer.py",
+        {"return now >= self._awake_until and not": "return self._awake_until == 0 and not"},
+        ["test_consumer.py::test_after_a_batch_no_single_message_wakes_the_consumer"],
+    ),
+    Fault(
+        "an answer that is not all there is taken for one",
+        "answer.py",
+        {'headers.get("content-length") != str(len(body)) or ': ""},
+        ["test_transport.py::test_an_answer_means_the_same_on_a_new_connection_and_on_a_kept_one[plain]"],
+    ),
+    Fault(
+        "what came of an answer already is not read again",
+        "connection.py",
+        {"_Begun(data, connection)": '_Begun(b"", connection)'},
+        ["test_transport.py::test_an_answer_means_the_same_on_a_new_connection_and_on_a_kept_one[plain]"],
+    ),
+    Fault(
+        "a connection that the answer closes is used again",
+        "answer.py",
+        {' or (name == "connection" and value.lower() != "keep-alive")': ""},
+        ["test_transport.py::test_a_connection_that_the_server_will_close_is_closed[1]"],
     ),
     Fault(
         "a callback waits for room that only its own thread can make",

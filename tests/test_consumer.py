@@ -101,6 +101,32 @@ def test_a_message_waits_for_company_as_long_as_flush_interval(world):
     assert world.sent() == [[1, 2]]
 
 
+def test_after_a_batch_no_single_message_wakes_the_consumer(world):
+    """It looks again by itself when the next message may have waited its time, and only then sleeps until woken."""
+    world.put(*range(10))
+    world.consumer.step()
+    assert world.consumer.step() == pytest.approx(0.5)
+    world.now += 0.3
+    world.put(10)
+    assert world.buffer._token.locked()
+    world.put(*range(11, 20))
+    assert not world.buffer._token.locked()  # nine more make a batch
+    world.buffer.wait(0)
+    assert world.consumer.step() == 0.0
+    world.now += 0.2
+    world.consumer.step()
+    world.put(20)
+    world.now += 0.3
+    assert world.consumer.step() == pytest.approx(0.2)
+    world.now += 0.2
+    assert world.consumer.step() == 0.0
+    assert world.sent() == [list(range(10)), list(range(10, 20)), [20]]
+    world.now += 0.5
+    assert world.consumer.step() is None
+    world.put(21)
+    assert not world.buffer._token.locked()  # the first one into an empty buffer
+
+
 def test_a_full_batch_does_not_wait(world):
     """As many messages as a batch takes go at once, the oldest first; the rest waits for company."""
     world.put(*range(13))
@@ -229,6 +255,7 @@ def test_an_abandoned_batch_is_not_counted_twice(world):
     world.consumer.step()
     ledger = world.buffer.ledger
     assert (ledger.delivered, ledger.dropped[DropReason.EXIT]) == (0, 10)
+    world.now += 0.5
     assert world.consumer.step() is None
 
 

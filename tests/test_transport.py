@@ -511,6 +511,28 @@ def test_an_answer_means_the_same_on_a_new_connection_and_on_a_kept_one(serve, m
         assert len({tuple(sorted(request.headers)) for request in server.requests}) == 1
 
 
+@pytest.mark.parametrize("earlier", [0, 1, 2])
+def test_a_connection_that_the_server_will_close_is_closed(serve, make, earlier):
+    """After `Connection: close` the server waits for our end too: nothing more is sent there, first answer or not."""
+    ended = threading.Event()
+
+    def script(server, connection, _number):
+        for _ in range(earlier):
+            server.read(connection)
+            connection.sendall(answer(b"stay", "Connection: keep-alive"))
+        server.read(connection)
+        connection.sendall(answer(b"go", "Connection: close"))
+        if not connection.recv(1):
+            ended.set()
+
+    server = serve(script)
+    transport = make()
+    bodies = [transport.post(server.url(), HEADERS, BODY).body for _ in range(earlier + 1)]
+    assert bodies == [b"stay"] * earlier + [b"go"]
+    assert ended.wait(5)
+    assert server.connections == 1
+
+
 @pytest.mark.parametrize("reply", BAD_ANSWERS)
 def test_incomplete_or_bad_answer(serve, make, reply):
     """An answer that breaks off, or is none, is a `reset` in which the server's words do not stand."""
