@@ -9,6 +9,7 @@ import backoff
 import dateutil.parser
 import dateutil.tz
 
+from .before_send import BeforeSend
 from .buffers.memory import MemoryBuffer
 from .concurrency import ConcurrentConsumer
 from .consumer import Consumer
@@ -39,7 +40,7 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
     Raises:
         ValueError: If `timeout`, `proxy` or `verify` is wrong.
     """
-    standing = Standing()
+    standing, hook = Standing(), options.before_send
 
     def make_sender() -> BatchSender:
         transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
@@ -48,8 +49,7 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
             transport,
             limits,
             options.retry,
-            before_send=options.before_send,
-            default=options.default,
+            before_send=hook and BeforeSend(hook, destination.check, options.default),
             gzip=bool(options.gzip) and destination.gzip,
             standing=standing,
         )

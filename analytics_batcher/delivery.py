@@ -8,24 +8,24 @@ import re
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from .batch import Limits, fill, fits
 from .buffers import Loss
 from .destinations import Action, Unsupported, Verdict
 from .errors import DropReason, TransportError
-from .message import decode, message_id_of, replace
-from .report import is_interrupt
+from .message import message_id_of
 from .retry import Retry, Schedule
 from .sender import Outcome
-from .stamp import NATIVE, STAMP_BYTES, flags_of
+from .stamp import STAMP_BYTES
 from .stats import Delivery
 from .text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .answer import Answer
+    from .before_send import BeforeSend
     from .destinations import Destination
     from .transport import Transport
 
@@ -79,8 +79,7 @@ class BatchSender:
         transport: Makes the requests.
         limits: The destination's own limits, or lower ones.
         retry: The waits between attempts.
-        before_send: May change or drop each message, once.
-        default: Makes a JSON value of one that nobody knows, in what `before_send` returned.
+        before_send: May change or drop each message, once; this sender's own.
         gzip: Whether bodies are compressed.
         standing: That of the consumer's other senders, if it has any.
     """
@@ -92,8 +91,7 @@ class BatchSender:
         limits: Limits,
         retry: Retry,
         *,
-        before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
-        default: Callable[[Any], Any] | None = None,
+        before_send: BeforeSend | None = None,
         gzip: bool = False,
         standing: Standing | None = None,
     ) -> None:
@@ -104,7 +102,6 @@ class BatchSender:
         self._transport = transport
         self._limits = limits
         self._before_send = before_send
-        self._default = default
         self._gzip = gzip
         self._schedule = Schedule(retry)
         self._standing = Standing() if standing is None else standing
@@ -115,8 +112,9 @@ class BatchSender:
         # Groups of stamps that are to be tried apart, in order, because they were refused together.
         self._plan: list[list[bytes]] = []
         self._attempts: dict[bytes, int] = {}  # by stamp, of messages sent and not settled
-        # By stamp, what `before_send` made of messages not settled: a record, or the reason for which they are dropped.
-        self._filtered: dict[bytes, bytes | tuple[DropReason, str]] = {}
+        self._unjudged: Sequence[bytes] = ()  # records sent for the first time, until their answer is judged
+        if self._before_send is not None:
+            self._before_send.reset()
         self._ahead = b""  # the stamp of the last one read that did not fit, which goes back to the buffer meanwhile
         self._searching = 0  # how many messages the search for a bad one began with
         self._found_good = False  # whether that search delivered anything
@@ -151,9 +149,11 @@ class BatchSender:
         losses: list[Loss] = []
         stamps: list[bytes] = []
         number, tried = 1, len(records)
+        self._count_unjudged()  # something interrupted that attempt
         batch = self._whole(records)
         if batch is not None:
             chosen = [*range(tried)]
+            self._unjudged = records
         else:
             candidates = self._candidates(records)
             batch = fill(self._wires(records, candidates, chosen, losses), self._limits, self._destination.envelope)
@@ -172,7 +172,7 @@ class BatchSender:
 
     def _whole(self, records: Sequence[bytes]) -> list[bytes] | None:
         """All of the records as one batch, where nothing is known of any and all of them fit: most batches are so."""
-        if self._attempts or self._filtered or self._plan or self._before_send is not None:
+        if self._attempts or self._plan or self._before_send is not None:
             return None
         try:
             wires = self._destination.wires(records)
@@ -194,9 +194,10 @@ class BatchSender:
         """Judge the answer."""
         records, chosen, stamps, requests = attempt.records, attempt.chosen, attempt.stamps, attempt.requests
         verdict = self._read(attempt.answer)
-        if not stamps and verdict.action is not Action.DELIVERED:  # only now will they be met again
-            stamps = [records[place][:STAMP_BYTES] for place in chosen]
-            self._count_attempts(stamps)
+        if verdict.action is Action.DELIVERED:
+            self._unjudged = ()
+        elif not stamps:  # they will be met again
+            stamps = self._count_unjudged()
         if verdict.rejected_ids:
             verdict = _with_positions(verdict, [records[place] for place in chosen])
         delivered, more, wait = self._judge(verdict, chosen, stamps)
@@ -216,12 +217,14 @@ class BatchSender:
 
     def _candidates(self, records: Sequence[bytes]) -> Sequence[int]:
         """The positions to try, in their order; drops what is remembered of messages settled, evicted or expired."""
-        if not (self._attempts or self._filtered or self._plan):
+        if not (self._attempts or self._before_send or self._plan):
             return range(len(records))
         places = {record[:STAMP_BYTES]: place for place, record in enumerate(records)}
-        for known in (self._attempts, self._filtered):
-            for stamp in known.keys() - places.keys() - {self._ahead}:
-                del known[stamp]
+        known = {*places, self._ahead}
+        for stamp in self._attempts.keys() - known:
+            del self._attempts[stamp]
+        if self._before_send is not None:
+            self._before_send.keep(known)
         groups = ([stamp for stamp in group if stamp in places] for group in self._plan)
         self._plan = [group for group in groups if group]
         # Without a search there are no suspects: all are tried together again.
@@ -253,16 +256,19 @@ class BatchSender:
             known[stamp] = known.get(stamp, 0) + 1
         return max(map(known.__getitem__, stamps))
 
+    def _count_unjudged(self) -> list[bytes]:
+        stamps = [record[:STAMP_BYTES] for record in self._unjudged]
+        self._unjudged = ()
+        if stamps:
+            self._count_attempts(stamps)
+        return stamps
+
     def _wire(self, record: bytes) -> bytes | tuple[DropReason, str]:
-        hook = self._before_send
-        if hook is not None:
-            stamp = record[:STAMP_BYTES]
-            filtered = self._filtered.get(stamp)
-            if filtered is None:
-                filtered = self._filtered[stamp] = self._filter(hook, record)
-            if not isinstance(filtered, bytes):
-                return filtered
-            record = filtered
+        if self._before_send is not None:
+            wanted = self._before_send.apply(record)
+            if not isinstance(wanted, bytes):
+                return wanted
+            record = wanted
         try:
             wire = self._destination.wire(record)
         except Unsupported as error:
@@ -272,21 +278,6 @@ class BatchSender:
         if len(wire) > self._limits.message_bytes:
             return DropReason.TOO_LARGE, f"{len(wire)} bytes; allowed are {self._limits.message_bytes}"
         return wire
-
-    def _filter(
-        self, hook: Callable[[dict[str, Any]], Mapping[str, Any] | None], record: bytes
-    ) -> bytes | tuple[DropReason, str]:
-        try:
-            message = hook(decode(record))
-            if message is None:
-                return DropReason.FILTERED, "before_send returned None"
-            changed = replace(record, message, self._default)
-        except BaseException as error:
-            if is_interrupt(error):
-                raise  # and nothing else: whatever it raises, it fails closed, for this message alone
-            return DropReason.FILTERED, f"before_send raised {type(error).__name__}"
-        unfit = None if flags_of(changed) & NATIVE else self._destination.check(decode(changed))
-        return changed if unfit is None else unfit
 
     def _receipt(self, attempt: Attempt, count: int) -> Delivery:
         status = cast("Answer", attempt.answer).status

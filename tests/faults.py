@@ -576,13 +576,13 @@ IDS = [
     ),
     Fault(
         "before_send runs at each attempt",
-        "delivery.py",
-        {"filtered = self._filtered.get(stamp)\n": "filtered = None\n"},
+        "before_send.py",
+        {"said = self._said.get(stamp)\n": "said = None\n"},
         ["test_delivery.py::test_before_send_changes_and_drops_messages_once"],
     ),
     Fault(
         "a message for which before_send fails is sent as it was",
-        "delivery.py",
+        "before_send.py",
         {'return DropReason.FILTERED, f"before_send raised {type(error).__name__}"': "return record"},
         ["test_delivery.py::test_before_send_fails_closed"],
     ),

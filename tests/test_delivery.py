@@ -9,6 +9,7 @@ import pytest
 
 from analytics_batcher import DropReason, Retry, Vitally
 from analytics_batcher.batch import Limits
+from analytics_batcher.before_send import BeforeSend
 from analytics_batcher.delivery import HALT_PROBE, BatchSender
 from analytics_batcher.message import encode
 from analytics_batcher.receiver import Reply
@@ -34,11 +35,12 @@ def make_sender(receiver):
     """Makes senders to the receiver."""
     transports = []
 
-    def make(limits=LIMITS, *, retry=FAST, **options):
+    def make(limits=LIMITS, *, retry=FAST, before_send=None, **options):
         transport = Transport(timeout=5.0)
         transports.append(transport)
         destination = Vitally(api_token="test-token", base_url=receiver.url)
-        return BatchSender(destination, transport, limits, retry, **options)
+        hook = before_send and BeforeSend(before_send, destination.check, None)
+        return BatchSender(destination, transport, limits, retry, before_send=hook, **options)
 
     yield make
     for transport in transports:
@@ -332,7 +334,7 @@ def test_settled_messages_are_forgotten(make_sender, receiver):
     sender.send(records_of(track(1)), None)
     sender.send(records_of(track(2)), None)
     assert len(sender._attempts) <= 1
-    assert len(sender._filtered) <= 1
+    assert len(sender._before_send._said) <= 1
 
 
 def test_a_search_survives_messages_that_vanish(make_sender, receiver):

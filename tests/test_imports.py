@@ -21,6 +21,7 @@ STEPS = [
     {"version", "errors", "answer", "stamp", "encoding", "plain", "settings", "text", "log"},
     {"message", "batch", "connection", "retry", "stats", "lifecycle", "calls"},
     {"buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
+    {"before_send"},
     {"delivery"},
     {"consumer"},
     {"concurrency"},
@@ -36,6 +37,7 @@ IN_THE_CONSUMER = {
     *(
         "consumer",
         "pipeline",
+        "before_send",
         "delivery",
         "report",
         "transport",
