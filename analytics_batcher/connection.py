@@ -32,6 +32,8 @@ BODY_LIMIT: Final = 64 * 1024  # bytes: room for a reason per message of a batch
 # Bytes of all that a server may say to a request: a chunk of -1 bytes makes http.client read on to the end.
 _SPEECH_LIMIT: Final = 2**20
 HEADERS: Final = {"User-Agent": f"analytics-batcher/{__version__}", "Accept-Encoding": "identity"}
+# Bytes of an answer read at first: room for most, and it is held while the server thinks.
+_PIECE: Final = 8 * 1024
 # Up to so many bytes of a body go out with the head, which saves the server a wake-up, and are copied for it.
 _SMALL: Final = 64 * 1024
 # Else headers and body are two writes. urllib3 leaves Nagle's algorithm on for proxies: 44 ms for each request.
@@ -188,7 +190,7 @@ class Line:
         is_open = False
         try:
             connection = self._send(headers, body)
-            data = connection.recv(BODY_LIMIT)
+            data = connection.recv(_PIECE)
             answer = plain_answer(data)
             is_open = answer is not None
             if answer is None:

@@ -99,6 +99,7 @@ class BatchSender:
         self.batch_messages = limits.messages
         self.batch_bytes = limits.bytes
         self._destination = destination
+        self._write = getattr(destination, "wires", lambda records: [*map(destination.wire, records)])
         self._transport = transport
         self._limits = limits
         self._before_send = before_send
@@ -175,10 +176,10 @@ class BatchSender:
         if self._attempts or self._plan or self._before_send is not None:
             return None
         try:
-            wires = self._destination.wires(records)
+            wires: list[bytes] = self._write(records)
+            return wires if fits(wires, self._limits, self._destination.envelope) else None
         except Exception:  # noqa: BLE001 - one by one it will be seen whose it is
             return None
-        return wires if fits(wires, self._limits, self._destination.envelope) else None
 
     def post(self, attempt: Attempt, deadline: float | None) -> None:
         """Make the request; another thread may, while this sender is left alone."""

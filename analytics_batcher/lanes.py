@@ -93,7 +93,7 @@ def all_of(destination: Any, *, gzip: bool | None) -> tuple[Destination, ...]:
     """
     several = tuple(destination) if isinstance(destination, Sequence) else (destination,)
     for one in several:
-        if isinstance(one, type) or not hasattr(one, "verdict") or not hasattr(one, "wires"):
+        if isinstance(one, type) or not hasattr(one, "verdict") or not hasattr(one, "wire"):
             given = one.__name__ if isinstance(one, type) else type(one).__name__  # its value may hold a secret
             raise ValueError(f"destination is {given}: allowed is Vitally(...), CustomerIO(...), Segment(...)")
     names = [name_of(one.name) for one in several]

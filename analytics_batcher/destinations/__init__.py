@@ -78,7 +78,11 @@ class Unsupported(Exception):  # noqa: N818 - it is no error of anybody's: the v
 
 
 class Destination(Protocol):
-    """What the sender and the client know of a vendor."""
+    """What the sender and the client know of a vendor.
+
+    It may also have `wires(records) -> list[bytes]`, which does for all of a batch what `wire` does for one record,
+    and raises what that raises for any of them, if it can do so faster.
+    """
 
     name: str
     """Unique in a client."""
@@ -109,9 +113,6 @@ class Destination(Protocol):
         Raises:
             Unsupported: If there is no form for it.
         """
-
-    def wires(self, records: Sequence[bytes]) -> list[bytes]:
-        """Each record as `wire` has it, at once; raises what `wire` raises for any of them."""
 
     def body(self, wires: Sequence[bytes], now: float, /) -> bytes:
         """A request's body, sent at `now`, in Unix seconds."""

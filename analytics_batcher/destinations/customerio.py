@@ -140,10 +140,6 @@ class CustomerIO:
             operation["timestamp"] = unix_seconds(record) if given is None else seconds_of(given)
         return dumps(operation, None, OPTIONS)
 
-    def wires(self, records: Sequence[bytes]) -> list[bytes]:
-        """Each record as `wire` has it."""
-        return [*map(self.wire, records)]
-
     def body(self, wires: Sequence[bytes], _: float, /) -> bytes:
         """A request's body."""
         return b'{"batch":[%b]}' % b",".join(wires)

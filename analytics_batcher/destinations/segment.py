@@ -165,10 +165,6 @@ class Segment:
         mapped["context"] = context
         return dumps(mapped, None, OPTIONS)
 
-    def wires(self, records: Sequence[bytes]) -> list[bytes]:
-        """Each record as `wire` has it."""
-        return [*map(self.wire, records)]
-
     def body(self, wires: Sequence[bytes], now: float, /) -> bytes:
         """A request's body. `sentAt` is the attempt's, by which the vendor corrects clocks."""
         moment = iso_milliseconds(int(now * 1000)).encode()
