@@ -22,7 +22,7 @@ from measure.far_end import flood
 from measure.goals import goals, weathers
 from measure.imports import imports
 from measure.libraries import COMPARED, NOTHING, OURS, SEGMENT, WITHOUT_ORJSON, Snowplow, version
-from measure.rounds import Rounds, beside, interleave
+from measure.rounds import Rounds, beside, interleave, run_round
 from measure.workload import EVENT, properties, user
 
 HERE = Path(__file__).parent
@@ -48,6 +48,7 @@ _FULL: dict[str, Any] = {
     "idle": 6.0,
     "weather": 5_000,
     "floor": (0.05, 11),
+    "slow": 20_000,
 }
 _QUICK = _FULL | {
     "rounds": 2,
@@ -63,6 +64,7 @@ _QUICK = _FULL | {
     "idle": 5.0,
     "weather": 2_000,
     "floor": (0.01, 3),
+    "slow": 2_400,
 }
 _PATIENCE = 30.0
 """Seconds after the last call until what has not arrived is called lost."""
@@ -122,6 +124,8 @@ def figures(compared: list[str], size: dict[str, Any], only: str | None) -> dict
             results[name] = _told(name, lambda f=figure, ls=libraries, r=rounds, o=options: interleave(f, ls, r, o))  # type: ignore[misc]
             for one in (one for each in results[name].found.values() for one in each):
                 one["wanted"] = options.get("events", 0)
+    if only in {None, "slow"} and OURS in compared:
+        results["slow"] = _told("slow", lambda: _slow(size["slow"]))
     if only in {None, "import"}:
         results["import"] = _told("import", lambda: imports(compared, size["imports"]))
     if only in {None, "idle"}:
@@ -136,6 +140,15 @@ def _told(name: str, run: Any) -> Rounds:
     print(f"{time.monotonic() - began:6.0f} s", flush=True)
     for library, why in rounds.failed.items():
         print(f"{'':14}{library}: {why[0]}", flush=True)
+    return rounds
+
+
+def _slow(events: int) -> Rounds:
+    """Ours at an endpoint that answers after 200 ms, under the names of the requests in flight."""
+    rounds = Rounds()
+    for concurrency in (1, 8):
+        options = {"events": events, "concurrency": concurrency}
+        rounds.add(str(concurrency), run_round("slow", OURS, options))
     return rounds
 
 
@@ -159,7 +172,8 @@ def bad_weather(libraries: list[str], size: dict[str, Any]) -> dict[str, dict[st
 
 
 def _options() -> argparse.Namespace:
-    names = ["caller", "throughput-1", "throughput-4", "memory", "late", "flush", "web", "import", "idle", "weather"]
+    names = ["caller", "throughput-1", "throughput-4", "memory", "late", "flush", "web", "slow"]
+    names += ["import", "idle", "weather"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="about two minutes; rougher")
     parser.add_argument("--only", choices=names, help="one figure")

@@ -1,6 +1,6 @@
 """Twenty minutes of bad weather: an application tracks, flushes and forks behind a proxy that breaks its connections.
 
-    python tests/soak.py [--seconds 1200] [--rate 2000] [--seed N]
+    python tests/soak.py [--seconds 1200] [--rate 2000] [--concurrency 1] [--seed N]
 
 At the end the receiver's own record accounts for every message of every process, and the application has grown neither
 in memory nor in threads nor in descriptors. The exit status is 1 if anything of that is not so.
@@ -137,7 +137,8 @@ class Sky:
 @contextmanager
 def application(url, options, folder):
     """The application in a process of its own, which is gone in the end."""
-    command = [sys.executable, str(PROGRAM), url, str(options.seconds), str(options.rate), str(options.seed), folder]
+    numbers = [str(options.seconds), str(options.rate), str(options.seed), str(options.concurrency)]
+    command = [sys.executable, str(PROGRAM), url, folder, *numbers]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         yield process
@@ -278,11 +279,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1_200)
     parser.add_argument("--rate", type=float, default=2_000, help="messages a second")
+    parser.add_argument("--concurrency", type=int, default=1, help="requests in flight at once")
     parser.add_argument(
         "--seed", default=str(random.randrange(10**6)), help="of the weather, the forks and the flushes"
     )
     options = parser.parse_args()
-    print(f"{options.seconds:.0f} s at {options.rate:.0f} messages a second, seed {options.seed}", flush=True)
+    pace = f"{options.rate:.0f} messages a second, {options.concurrency} requests at most in flight"
+    print(f"{options.seconds:.0f} s at {pace}, seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         status, sky, faults = soak(options, folder)
         if status != 0:

@@ -13,6 +13,7 @@ from measure.far_end import FarEnd, flood, request
 from measure.goals import goals, interval, weathers
 from measure.imports import imports
 from measure.libraries import LIBRARIES, NOTHING, OURS, SEGMENT, WITHOUT_ORJSON, version
+from measure.plots import draw
 from measure.report import table
 from measure.rounds import Rounds, beside, interleave, run_round
 from measure.workload import EVENT
@@ -169,6 +170,34 @@ def test_the_web_handler_is_compared_in_pairs():
     assert row.cells[OURS] == "1.10 (1.10 to 1.10)"
     assert row.met == 1
     assert interval([1.0] * 50 + [2.0] * 3) == (1.0, 1.0)
+
+
+def test_requests_in_flight_are_compared_with_one():
+    """Eight at once are judged by what one at a time delivers, and by what was lost on the way."""
+
+    def judged(rate, arrived=100):
+        found = {name: [{"rate": own, "wanted": 100, "arrived": arrived}] for name, own in (("1", 500), ("8", rate))}
+        [row] = [row for row in goals({"slow": Rounds(found=found)}, 288) if row.met is not None]
+        return row.met, row.reached
+
+    assert judged(3_600) == (2, "7.2x")
+    assert judged(3_400) == (0, "6.8x")
+    assert judged(3_600, 99) == (0, "7.2x, 2 lost")
+    found = run_round("slow", OURS, {"events": 400, "concurrency": 4})
+    assert (found["wanted"], found["arrived"]) == (400, 400)
+
+
+def test_the_pictures_show_every_library(tmp_path):
+    """Both are drawn of what the rounds found, in text that needs no font: a row for each library that was measured."""
+    slow = {"p50": 40.0, "p99": 90.0, "cpu": 80.0, "cuts": [40.0] * 1001}
+    fast = {"p50": 2.0, "p99": 5.0, "cpu": 6.0, "cuts": [2.0] * 1001}
+    found = Rounds(found={OURS: [fast], SEGMENT: [slow, slow]})
+    draw(found, [OURS, SEGMENT, "posthog"], tmp_path)
+    for name in ("caller.svg", "cpu.svg"):
+        drawn = (tmp_path / name).read_text()
+        assert "</svg>" in drawn
+        assert "<text" not in drawn
+        assert [drawn.count(f"<!-- {library} -->") for library in (OURS, SEGMENT, "posthog")] == [1, 1, 0]
 
 
 def test_bad_weather_forgives_repeats_only_after_storing():

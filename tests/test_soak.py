@@ -33,10 +33,12 @@ def samples(seconds=1_200, **growth):
     ]
 
 
-def test_a_short_soak_finds_nothing_wrong():
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_short_soak_finds_nothing_wrong(concurrency):
     """Five seconds of it run to their end, and every message is accounted for."""
     script = Path(__file__).parent / "soak.py"
     command = [sys.executable, str(script), "--seconds", "5", "--rate", "1000", "--seed", "7"]
+    command += ["--concurrency", str(concurrency)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert ended.returncode == 0, ended.stdout + ended.stderr

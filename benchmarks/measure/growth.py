@@ -179,6 +179,7 @@ def slow(_: str, options: dict[str, Any]) -> dict[str, Any]:
         "cpu": cpu / events * 1e6,
         "connections": report["most"],
         "threads": threading.active_count() - 1,
+        "wanted": events,
         "arrived": report["events"],
     }
 

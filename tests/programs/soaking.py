@@ -34,8 +34,8 @@ class Application:
     flushes, `children` and `hung` to the one that forks; the others read them after these have ended.
     """
 
-    def __init__(self, url, seconds, rate, seed, folder):
-        self.client = make_client(url, timeout=2.0, retry=Retry(base=0.05, cap=1.0))
+    def __init__(self, url, folder, seconds, rate, seed, concurrency):  # noqa: PLR0917 - as they stand on the line
+        self.client = make_client(url, timeout=2.0, retry=Retry(base=0.05, cap=1.0), concurrency=concurrency)
         self.seconds, self.rate, self.seed, self.folder = seconds, rate, seed, Path(folder)
         self.accepted = bytearray(int(rate * seconds * 1.5) + 1_000)
         self.end = time.monotonic() + seconds
@@ -140,4 +140,5 @@ class Application:
 
 
 if __name__ == "__main__":
-    Application(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), sys.argv[4], sys.argv[5]).run()
+    url, folder, seconds, rate, seed, concurrency = sys.argv[1:]
+    Application(url, folder, float(seconds), float(rate), seed, int(concurrency)).run()
