@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +129,8 @@ def proxy_url(proxy: str | None) -> str | None:
 def _is_proxy(proxy: Any) -> bool:
     if not isinstance(proxy, str) or not proxy.isascii() or not proxy.isprintable() or " " in proxy:
         return False
+    from urllib.parse import urlsplit  # noqa: PLC0415 - not for importing this package
+
     try:
         parts = urlsplit(proxy)
         return parts.scheme in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
