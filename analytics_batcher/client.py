@@ -12,11 +12,9 @@ from .lanes import Lane, all_of, end_all, flush_all, put_when_room
 from .message import encode, native_flags, normalise, written
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
-from .options import Options, limits_of
 from .retry import Pace, Retry
 from .settings import number, shown
 from .stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, flags_of, new_head
-from .stats import FlushResult, Stats, together, total
 from .text import printable, seal_url
 
 if TYPE_CHECKING:
@@ -27,7 +25,8 @@ if TYPE_CHECKING:
 
     from .destinations import Destination
     from .direct import BatchResult
-    from .stats import Delivery, Drop
+    from .options import Options
+    from .stats import Delivery, Drop, FlushResult, Stats
 
 _FULL: Final = "no room in the queue"
 _CLOSED: Final = "the client was shut down"
@@ -101,6 +100,8 @@ class Client(Calls):
         background: bool = True,
         enabled: bool = True,
     ) -> None:
+        from .options import Options  # noqa: PLC0415 - see `_open`
+
         proxy = seal_url(proxy)
         options = Options(
             max_queue_messages=max_queue_messages,
@@ -135,6 +136,7 @@ class Client(Calls):
         # With the first client and not with this module; and never first in the consumer, as nothing can be imported
         # after a fork in the middle of an import, or while the process ends.
         from .assembly import assemble  # noqa: PLC0415
+        from .options import limits_of  # noqa: PLC0415
 
         limits = [limits_of(one, *lowered) for one in destinations]
         rate = options.max_requests_per_second
@@ -349,6 +351,8 @@ class Client(Calls):
             ValueError: If `timeout` is no number of at least 0.
         """
         deadline = time.monotonic() + number("timeout", timeout, at_least=0)
+        from .stats import together  # noqa: PLC0415 - it is loaded, but was not to be loaded with this module
+
         return together(flush_all([(lane.pipeline, deadline) for lane in self._lanes]))
 
     def shutdown(self, timeout: float | None = None) -> FlushResult:
@@ -368,6 +372,8 @@ class Client(Calls):
         """
         seconds = self._options.shutdown_timeout if timeout is None else number("timeout", timeout, at_least=0)
         deadline = time.monotonic() + seconds
+        from .stats import together  # noqa: PLC0415 - as above
+
         return together(end_all([(lane.pipeline, deadline) for lane in self._lanes]))
 
     async def aflush(self, timeout: float = 10.0) -> FlushResult:
@@ -392,6 +398,8 @@ class Client(Calls):
 
     def stats(self) -> Stats:
         """The figures of this client, at this moment."""
+        from .stats import total  # noqa: PLC0415 - as above
+
         return total({lane.pipeline.name: lane.pipeline.stats() for lane in self._lanes})
 
 
