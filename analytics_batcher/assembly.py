@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # These two are used in the consumer, and imported here: see `Client`.
@@ -13,6 +14,7 @@ from .before_send import BeforeSend
 from .buffers.memory import MemoryBuffer
 from .concurrency import ConcurrentConsumer
 from .consumer import Consumer
+from .dead_letters import DeadLetters
 from .delivery import BatchSender, Standing
 from .pipeline import Pipeline
 from .report import Reporter
@@ -60,6 +62,7 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
         on_drop=options.on_drop,
         on_delivery=options.on_delivery,
         max_bytes=options.max_queue_bytes,
+        letters=_letters(destination, options),
     )
     buffer = MemoryBuffer(
         options.max_queue_messages,
@@ -84,4 +87,17 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
         reporter,
         background=options.background,
         shutdown_timeout=options.shutdown_timeout,
+    )
+
+
+def _letters(destination: Destination, options: Options) -> DeadLetters | None:
+    if options.dead_letters is None:
+        return None
+    return DeadLetters(
+        Path(options.dead_letters).absolute(),  # the application may change its folder
+        destination.name,
+        id_field=destination.id_field,
+        time_field=destination.time_field,
+        native_form=destination.wire,
+        before_send=options.before_send is not None,
     )

@@ -9,7 +9,7 @@ from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
 from .lanes import Lane, all_of, end_all, flush_all, put_when_room
-from .message import encode, native_flags, normalise, written
+from .message import encode, kept, native_flags, normalise, written
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
 from .retry import Pace, Retry
@@ -18,6 +18,7 @@ from .stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, flags_of, new_head
 from .text import printable, seal_url
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
@@ -60,6 +61,8 @@ class Client(Calls):
         before_send: `(message) -> message or None`, in the consumer, once per message: may change it, or drop it.
         on_drop: `(Drop) -> None`, in the consumer: is told of dropped messages.
         on_delivery: `(Delivery) -> None`, in the consumer: is told of each delivered batch.
+        dead_letters: The path of a file to which each message that will never be delivered is written, as a line of
+            JSON; `filtered` ones are not.
         default: `(value) -> JSON value`, for values that JSON does not know, on the caller's thread.
         strict: Whether calls raise instead of counting a drop.
         background: Whether a thread sends. If not, `flush` sends, in the calling thread.
@@ -95,6 +98,7 @@ class Client(Calls):
         before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None = None,
         on_drop: Callable[[Drop], object] | None = None,
         on_delivery: Callable[[Delivery], object] | None = None,
+        dead_letters: str | os.PathLike[str] | None = None,
         default: Callable[[Any], Any] | None = None,
         strict: bool = False,
         background: bool = True,
@@ -120,6 +124,7 @@ class Client(Calls):
             before_send=before_send,
             on_drop=on_drop,
             on_delivery=on_delivery,
+            dead_letters=dead_letters,
             default=default,
             strict=strict,
             background=background,
@@ -315,7 +320,7 @@ class Client(Calls):
     ) -> bool:
         if self._strict and not accepted:
             raise refusal(refused[0][1], printable(refused[0][2]))
-        record = self._kept(message) if self._options.on_drop is not None else None
+        record = kept(message, self._default) if refused[0][0].pipeline.reporter.keeps_messages else None
         for lane, reason, detail in refused:
             pipeline = lane.pipeline
             must_wake = pipeline.reporter.note(reason, detail, record)
@@ -323,15 +328,6 @@ class Client(Calls):
             if must_wake or pipeline.cold or pipeline.stopped:  # cold: a full queue may be waiting for a thread
                 pipeline.report_soon()
         return accepted
-
-    def _kept(self, message: dict[str, Any] | bytes | None) -> bytes | None:
-        if not isinstance(message, dict):
-            return message
-        flags = (ID_GIVEN if "messageId" in message else 0) | (TIME_GIVEN if "timestamp" in message else 0)
-        try:
-            return new_head(flags) + encode(message, self._default)
-        except Unserializable:
-            return None
 
     # The way out
 

@@ -158,7 +158,7 @@ class Consumer:
 
     def _report(self, loss: Loss, records: Sequence[bytes]) -> None:
         lost = [records[position] for position in loss.positions]
-        self._reporter.drop(loss.reason, loss.detail, len(lost), lost)
+        self._reporter.drop(loss.reason, loss.detail, len(lost), lost, loss.status)
 
     def _expire(self, now: float) -> None:
         """Give up what is too old, whether it waits or is kept for another attempt; look no oftener than need be."""

@@ -36,6 +36,7 @@ _MANY: Final = 20
 _REFUSED_BATCHES: Final = 2
 _SUSPECTS: Final = 3
 _REASON_CHARACTERS: Final = 1_000
+_FORBIDDEN: Final = 403
 _NONE: Final = TransportError("no answer came", "request")
 
 
@@ -202,6 +203,8 @@ class BatchSender:
         if verdict.rejected_ids:
             verdict = _with_positions(verdict, [records[place] for place in chosen])
         delivered, more, wait = self._judge(verdict, chosen, stamps)
+        if not isinstance(attempt.answer, TransportError):
+            more = [loss._replace(status=attempt.answer.status) for loss in more]
         if len(delivered) == len(self._attempts):  # the rule: nothing is left of which to remember them
             self._attempts = {}
         return Outcome(
@@ -384,7 +387,7 @@ class BatchSender:
         self._suspects = []
         if not self._found_good:
             return losses  # they stay, and are tried again
-        return [*losses, Loss(DropReason.REJECTED, "HTTP 403, while others were taken", positions)]
+        return [*losses, Loss(DropReason.REJECTED, "HTTP 403, while others were taken", positions, _FORBIDDEN)]
 
 
 def _with_positions(verdict: Verdict, records: Sequence[bytes]) -> Verdict:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
-from .encoding import OPTIONS, dumps, loads, mend, pairs_of
+from .encoding import OPTIONS, Unserializable, dumps, loads, mend, pairs_of
 from .errors import InvalidMessage
 from .plain import plain_copy
 from .stamp import (
@@ -27,6 +27,7 @@ from .stamp import (
     iso_milliseconds,
     iso_text,
     json_fields,
+    new_head,
     ulid_of,
     uuid_text,
 )
@@ -284,6 +285,22 @@ def ulid_of_text(message_id: str) -> str:
 
         digest = hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()
         return ulid_of(int.from_bytes(digest[:STAMP_BYTES], "big"))
+
+
+def kept(message: dict[str, Any] | bytes | None, default: Callable[[Any], Any] | None) -> bytes | None:
+    """What was refused at a call, as a record; `None` if it could not be written.
+
+    Args:
+        message: The neutral message, or the record if it came so far.
+        default: As for `encode`.
+    """
+    if not isinstance(message, dict):
+        return message
+    flags = (ID_GIVEN if "messageId" in message else 0) | (TIME_GIVEN if "timestamp" in message else 0)
+    try:
+        return new_head(flags) + encode(message, default)
+    except Unserializable:
+        return None
 
 
 def wire_bytes(body: bytes, flags: int) -> int:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .batch import Limits
 from .retry import Retry
-from .settings import allowed, flag, hook, number, shown, whole
+from .settings import allowed, file_path, flag, hook, number, shown, whole
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
     from .destinations import Destination
@@ -45,6 +46,7 @@ class Options:
     before_send: Callable[[dict[str, Any]], Mapping[str, Any] | None] | None
     on_drop: Callable[[Drop], object] | None
     on_delivery: Callable[[Delivery], object] | None
+    dead_letters: str | os.PathLike[str] | None
     default: Callable[[Any], Any] | None
     strict: bool
     background: bool
@@ -63,6 +65,8 @@ class Options:
             raise ValueError(f"retry={shown(self.retry)}: allowed is Retry(...)")  # noqa: TRY004 - as all settings
         for name in ("before_send", "on_drop", "on_delivery", "default"):
             hook(name, getattr(self, name))
+        if self.dead_letters is not None:
+            file_path("dead_letters", self.dead_letters)
         for name in ("strict", "background", "enabled"):
             flag(name, getattr(self, name))
         if self.gzip is not None:

@@ -7,7 +7,7 @@ import threading
 import traceback
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .errors import DropReason
 from .log import Damper, logger
@@ -27,6 +27,19 @@ _HOLDER: Final = 0
 _NOTICES: Final = 1_000
 _SHARE: Final = 16
 _EVICTED: Final = "the oldest, to make room"
+_NOT_WRITTEN: Final = "dropped messages are not among the dead letters"
+
+
+class Letters(Protocol):
+    """What a reporter knows of dead letters."""
+
+    def write(
+        self, reason: DropReason, detail: str, status: int | None, records: Sequence[bytes]
+    ) -> tuple[int, str] | None:
+        """Write messages that were dropped; how many could not be written, and why."""
+
+    def reset(self) -> None:
+        """In a forked child: what is being written is the parent's."""
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -48,7 +61,8 @@ class Reporter:
         name: The destination's name.
         on_drop: Is told of dropped messages.
         on_delivery: Is told of delivered batches.
-        max_bytes: The queue's bound; refused messages are kept for `on_drop` within a sixteenth of it.
+        max_bytes: The queue's bound; refused messages are kept to be told within a sixteenth of it.
+        letters: Writes dropped messages, if that is wanted.
 
     Locking: `_busy` holds the token of whoever gathers refusals, as a pipeline's claim does. The deques in `_notices`
     and the flag `_listening` are changed by single C calls and may be shared, and so is the list `_telling`;
@@ -63,15 +77,19 @@ class Reporter:
         on_drop: Callable[[Drop], object] | None = None,
         on_delivery: Callable[[Delivery], object] | None = None,
         max_bytes: int = 0,
+        letters: Letters | None = None,
     ) -> None:
         self._name = name
         self._on_drop = on_drop
         self._on_delivery = on_delivery
         self._max_bytes = max_bytes // _SHARE
+        self.letters = letters
         self.reset()
 
     def reset(self) -> None:
         """In a forked child: what is not reported yet is the parent's."""
+        if self.letters is not None:
+            self.letters.reset()
         self._notices: dict[DropReason, deque[tuple[str, bytes | None]]] = {reason: deque() for reason in DropReason}
         self._noted_bytes = 0
         self._reported = dict.fromkeys(DropReason, 0)
@@ -90,7 +108,7 @@ class Reporter:
     @property
     def keeps_messages(self) -> bool:
         """Whether somebody wants to see dropped messages."""
-        return self._on_drop is not None
+        return self._on_drop is not None or self.letters is not None
 
     def note(self, reason: DropReason, detail: str, record: bytes | None) -> bool:
         """On the caller's thread: remember a message that is about to be counted as refused.
@@ -159,7 +177,9 @@ class Reporter:
         if rest:
             self.drop(reason, "", rest, ())
 
-    def drop(self, reason: DropReason, detail: str, count: int, records: Sequence[bytes]) -> None:
+    def drop(
+        self, reason: DropReason, detail: str, count: int, records: Sequence[bytes], status: int | None = None
+    ) -> None:
         """Report messages that were dropped.
 
         Args:
@@ -167,15 +187,27 @@ class Reporter:
             detail: What exactly, without the messages' content.
             count: How many.
             records: Those of them that were kept.
+            status: The HTTP status, if that was the reason.
         """
         said = 0 if reason is DropReason.EXIT else self._damper.count(reason, count)
         detail = printable(detail)
         if said:
             text = f" ({detail})" if detail else ""
             logger.warning("%s: dropped %d as %s%s", self._name, said, str(reason), text)
+        if self.letters is not None:
+            missed = self.letters.write(reason, detail, status, records)
+            self._say_missed(reason, count - len(records), missed)
         if self._on_drop is not None:
             messages = tuple(decode(record) for record in records)
             self._call("on_drop", self._on_drop, Drop(reason, count, detail, messages, self._name))
+
+    def _say_missed(self, reason: DropReason, unknown: int, missed: tuple[int, str] | None) -> None:
+        count, why = missed or (0, "")
+        if reason is not DropReason.FILTERED:
+            count, why = count + unknown, why or "they were too many to be kept till then, or could not be encoded"
+        said = self._damper.count(_NOT_WRITTEN, count) if count else 0
+        if said:
+            logger.error("%s: %d %s: %s", self._name, said, _NOT_WRITTEN, printable(why))
 
     def delivered(self, delivery: Delivery) -> None:
         """Report a delivered batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,6 +75,21 @@ def hook(name: str, value: Any) -> None:
     """
     if value is not None and not callable(value):
         raise ValueError(f"{name}={shown(value)}: allowed is a function or None")
+
+
+def file_path(name: str, value: Any) -> str:
+    """Check the path of a file; whether there can be one is seen when it is opened.
+
+    Returns:
+        The path as text.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text or text.endswith(os.sep):
+        raise ValueError(f"{name}={shown(value)}: allowed is the path of a file")
+    return text
 
 
 def flag(name: str, value: Any) -> bool:

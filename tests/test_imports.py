@@ -49,6 +49,7 @@ IN_THE_CONSUMER = {
         "batch",
         "stats",
         "log",
+        "dead_letters",
     ),
     *("buffers", "buffers.memory", "stamp", "text"),
     *("destinations.vitally", "destinations.customerio", "destinations.segment"),
@@ -176,6 +177,7 @@ def test_the_loop_knows_contracts_only(part):
         ("transport", {"destinations", "message", "batch", "stamp", "retry"}),
         ("destinations", {"transport", "buffers", "delivery", "log"}),
         ("batch", {"message", "stamp", "encoding"}),
+        ("dead_letters", {"destinations", "buffers", "transport", "report"}),
     ],
 )
 def test_each_part_minds_its_own(part, strangers):

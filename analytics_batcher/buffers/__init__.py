@@ -27,11 +27,13 @@ class Loss(NamedTuple):
         reason: Why.
         detail: What exactly, without the messages' content.
         positions: Where they stand in the lease.
+        status: The HTTP status, if that was the reason.
     """
 
     reason: DropReason
     detail: str
     positions: Sequence[int]
+    status: int | None = None
 
 
 class Lease:
