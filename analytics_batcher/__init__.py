@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         QueueFull,
         TransportError,
     )
+    from .replays import ReplayResult, replay
     from .retry import Retry
     from .signals import install_sigterm_handler
     from .stats import Delivery, Drop, FlushResult, Stats
@@ -60,6 +61,7 @@ _HOMES = {
     "MessageError": "errors",
     "MessageTooLarge": "errors",
     "QueueFull": "errors",
+    "ReplayResult": "replays",
     "Retry": "retry",
     "Segment": "destinations.segment",
     "Stats": "stats",
@@ -75,6 +77,7 @@ _HOMES = {
     "install_sigterm_handler": "signals",
     "organization": "default",
     "page": "default",
+    "replay": "replays",
     "screen": "default",
     "shutdown": "default",
     "track": "default",
@@ -96,6 +99,7 @@ __all__ = [
     "MessageError",
     "MessageTooLarge",
     "QueueFull",
+    "ReplayResult",
     "Retry",
     "Segment",
     "Stats",
@@ -112,6 +116,7 @@ __all__ = [
     "install_sigterm_handler",
     "organization",
     "page",
+    "replay",
     "screen",
     "shutdown",
     "track",

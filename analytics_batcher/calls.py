@@ -351,5 +351,10 @@ def _add(message: dict[str, Any], **fields: Any) -> int:
     """Add the fields that are given; the flags that the record gets for them."""
     given = {field: value for field, value in fields.items() if value is not None}
     message.update(given)
+    return segment_flags(message)
+
+
+def segment_flags(message: Mapping[str, Any]) -> int:
+    """The flags of a message's record for fields that are for Segment-shaped destinations only."""
     others = _OF_OTHERS | {"userId"} if message["type"] == "account" else _OF_OTHERS
-    return 0 if others.isdisjoint(given) else SEGMENT_FIELDS
+    return 0 if others.isdisjoint(message) else SEGMENT_FIELDS

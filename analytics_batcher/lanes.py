@@ -33,17 +33,19 @@ class Lane:
 
     Attributes:
         check: The destination's own check of a neutral message.
+        limits: Its limits, or lower ones.
         message_bytes: The most bytes of a message, its id and time included.
         plain_bytes: The most bytes of a message whose id and time are still to be written.
         buffer: Where accepted messages go.
     """
 
-    __slots__ = ("buffer", "check", "destination", "message_bytes", "pipeline", "plain_bytes")
+    __slots__ = ("buffer", "check", "destination", "limits", "message_bytes", "pipeline", "plain_bytes")
 
     def __init__(self, destination: Destination, limits: Limits, pipeline: Pipeline) -> None:
         self.destination = destination
         self.pipeline = pipeline
         self.check = destination.check
+        self.limits = limits
         self.message_bytes = limits.message_bytes
         self.plain_bytes = limits.message_bytes - _PLAIN_EXTRA
         self.buffer = pipeline.buffer

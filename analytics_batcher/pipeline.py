@@ -267,6 +267,28 @@ class Pipeline:
             if gate in self._gates:
                 del self._gates[gate]
 
+    def await_step(self, timeout: float) -> bool:
+        """Wait until what the consumer does now is done, and reported: a flush ends once it is counted.
+
+        Args:
+            timeout: The most seconds to wait.
+
+        Returns:
+            Whether it was done by then.
+        """
+        gate = _thread.allocate_lock()
+        gate.acquire()
+        with self._books:
+            self._gates[gate] = None
+        done = not self._claim
+        if not done:
+            self.buffer.wake()
+            done = gate.acquire(timeout=max(timeout, 0.0))
+        with self._books:
+            if gate in self._gates:
+                del self._gates[gate]
+        return done
+
     def result(self, *, timed_out: bool) -> FlushResult:
         """What was settled since the previous result."""
         return self._result(self.buffer.read(), timed_out=timed_out)

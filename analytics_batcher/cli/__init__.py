@@ -24,6 +24,7 @@ class _Command(NamedTuple):
 
 _COMMANDS: Final = {
     "demo": _Command("demo", "run the main job against a local receiver, and check what came of it"),
+    "replay": _Command("replay", "send dead letters again"),
 }
 
 
