@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _HOLDER: Final = 0
 _LOOK: Final = 0.25
 """Seconds after which a flush looks whether the consumer it waits for still lives."""
+_REPORTING: Final = 0.5
+"""Seconds that a shutdown with nothing left to send waits for the consumer to have told what it did."""
 _START_AGAIN: Final = 1.0
 _CRASH_WAIT: Final = 1.0
 
@@ -318,6 +320,8 @@ class Pipeline:
 
     def stop(self, *, timed_out: bool) -> FlushResult:
         """Give up what could not be sent, report it, and let the thread end."""
+        if not timed_out and not self.is_runner:
+            self.await_step(_REPORTING)  # or the process may end while the consumer's thread still tells of a loss
         self._stopped = True
         self.buffer.wake()
         left = self.buffer.abandon(DropReason.EXIT)
