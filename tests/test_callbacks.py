@@ -99,6 +99,22 @@ def test_after_shutdown_the_caller_reports(make_client):
     assert told[0].messages[0]["event"] == "late"
 
 
+def test_a_shutdown_waits_for_what_is_being_told(make_client):
+    """With nothing left to send it returns, and the process may end, once the consumer has told what it did."""
+    begun, told = threading.Event(), []
+
+    def tell(drop):
+        begun.set()
+        threading.Event().wait(0.2)
+        told.append(drop.reason)
+
+    client = make_client(on_drop=tell)
+    client.track("", "bad")
+    assert begun.wait(10)
+    assert client.shutdown(0)
+    assert told == [DropReason.INVALID]
+
+
 @pytest.mark.parametrize("background", [True, False], ids=["thread", "inline"])
 def test_after_a_shutdown_in_a_callback_the_caller_reports(make_client, wait_until, background):
     """A client that a callback shut down ends once it is empty; from then on a refused call reports itself."""

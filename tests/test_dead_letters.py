@@ -540,7 +540,7 @@ def test_a_kill_at_any_step_of_appending_loses_nothing(tmp_path):
     """With a rotation among the steps: what was acknowledged is there, each line is whole, and the next is written."""
     ended = run("letters", "killed_appending", tmp_path, seconds=60)
     rounds = ended.facts["rounds"]
-    assert len(rounds) > 50
+    assert len(rounds) > 30
     assert rounds[-1][1] == ["0", "1", "2", "3"]
     for step, acknowledged, after in rounds:
         path = tmp_path / str(step) / "letters.jsonl"
