@@ -1032,8 +1032,87 @@ FLIGHTS = [
     ),
 ]
 
+# Dead letters, and sending them again
+
+LETTERS = [
+    Fault(
+        "the end of what a killed process wrote swallows the next letter",
+        "dead_letters.py",
+        {'if os.read(file, 1) != b"\\n":': 'if os.read(file, 1) == b"":'},
+        ["test_dead_letters.py::test_a_torn_last_line_swallows_no_other"],
+    ),
+    Fault(
+        "a letter is written to a file that was moved away",
+        "dead_letters.py",
+        {"yield file if is_still(path, file) else None": "yield file"},
+        ["test_dead_letters.py::test_a_file_that_was_moved_away_is_not_written_to"],
+    ),
+    Fault(
+        "on a full disk the beginning of a letter stays",
+        "dead_letters.py",
+        {"        os.ftruncate(file, size)  # as nobody else writes\n": ""},
+        ["test_dead_letters.py::test_a_full_disk_costs_letters_and_nothing_else"],
+    ),
+    Fault(
+        "several processes write letters without a lock",
+        "dead_letters.py",
+        {"        _wait_for_lock(file, patience)\n": ""},
+        [
+            "test_dead_letters.py::test_a_file_that_was_moved_away_is_not_written_to",
+            "test_dead_letters.py::test_who_keeps_the_lock_costs_a_second_once",
+        ],
+    ),
+    Fault(
+        "everybody may read the letters",
+        "dead_letters.py",
+        {"_MODE: Final = 0o600": "_MODE: Final = 0o644"},
+        ["test_dead_letters.py::test_the_file_is_its_owners_alone"],
+    ),
+    Fault(
+        "what before_send dropped is kept as a letter",
+        "dead_letters.py",
+        {"if reason is DropReason.FILTERED or not records:": "if not records:"},
+        ["test_dead_letters.py::test_what_before_send_drops_is_not_written"],
+    ),
+    Fault(
+        "a replay notes a batch as settled before it is sent",
+        "replays.py",
+        {
+            "                            self._settle(batch)\n                            claim.settle(file, end)\n": (
+                "                            claim.settle(file, end)\n                            self._settle(batch)\n"
+            )
+        },
+        ["test_replay.py::test_a_kill_at_any_step_of_a_replay_loses_nothing"],
+    ),
+    Fault(
+        "a replay believes a note that was begun",
+        "claim.py",
+        {'(\\d+) settled")': '(\\d+).*")'},
+        ["test_replay.py::test_a_half_written_note_of_progress_is_not_believed"],
+    ),
+    Fault(
+        "a replay gives a message another id",
+        "replays.py",
+        {'message["messageId"] = checked_message_id(own_id)\n        flags |= ID_GIVEN': "checked_message_id(own_id)"},
+        ["test_replay.py::test_what_is_sent_again_is_what_was_refused[customerio-inline]"],
+    ),
+    Fault(
+        "two replays of a file run at once",
+        "claim.py",
+        {"    if not try_lock(opened):\n": "    if try_lock(opened) is None:\n"},
+        ["test_replay.py::test_a_second_replay_leaves"],
+    ),
+    Fault(
+        "a shutdown returns while a loss is being told",
+        "pipeline.py",
+        {"            self.await_step(_REPORTING)  #": "            pass  #"},
+        ["test_callbacks.py::test_a_shutdown_waits_for_what_is_being_told"],
+    ),
+]
+
 FAULTS = [
     *FLIGHTS,
+    *LETTERS,
     *LOCKS,
     *THREADS,
     *FORKS,

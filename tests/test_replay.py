@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -359,6 +360,43 @@ def test_a_client_keeps_its_own_letters(make_client, receiver, path, tmp_path):
     assert [line["message"]["userId"] for line in lines_of(path)] == ["bad"]
 
 
+def test_what_failed_is_known_before_it_is_called_delivered(make_client, receiver, path):
+    """A consumer that is slow to tell of a loss, here by its log, is waited for."""
+
+    class Slow(logging.Handler):
+        def emit(self, record):
+            if "dropped" in record.getMessage():
+                threading.Event().wait(0.3)
+
+    write(path, "good", "bad")
+    receiver.decide = lambda messages: Reply(400) if any(one["userId"] == "bad" for one in messages) else None
+    handler = Slow()
+    logging.getLogger("analytics_batcher").addHandler(handler)
+    try:
+        result = replay(path, make_client(flush_interval=0))
+    finally:
+        logging.getLogger("analytics_batcher").removeHandler(handler)
+    assert (result.delivered, result.failed) == ({"vitally": 1}, {"rejected": 1})
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_replay_gives_up_nothing(receiver, path):
+    """What fails again is added to a file that is full, as moving it away would cost the older one."""
+
+    def decide(_):
+        older_of(path).write_text(letter("older"))
+        with path.open("wb") as file:
+            file.seek(64 * 2**20)
+            file.write(b"\n")  # it takes no room on the disk
+        return Reply(400)
+
+    write(path, "u")
+    receiver.decide = decide
+    assert replay(path).failed == {"rejected": 1}
+    assert [line["message"]["userId"] for line in lines_of(older_of(path))] == ["older"]
+    assert json.loads(path.read_bytes().splitlines()[-1])["message"]["userId"] == "u"
+
+
 def test_a_client_that_is_shut_down_sends_nothing(make_client, path):
     """It is said, and every letter is left."""
     write(path, "u", "v")
@@ -369,15 +407,17 @@ def test_a_client_that_is_shut_down_sends_nothing(make_client, path):
 
 
 @pytest.mark.usefixtures("environment")
-def test_batches_are_as_large_as_one_request(receiver, environment, path):
+@pytest.mark.parametrize(("option", "most"), [("BATCH_MESSAGES", 20), ("BATCH_BYTES", 5_000)])
+def test_batches_are_as_large_as_one_request(receiver, environment, path, option, most):
     """What could be sent twice by a kill is one request, also where the batches are lowered."""
-    environment.setenv(f"{PREFIX}BATCH_MESSAGES", "20")
+    environment.setenv(f"{PREFIX}{option}", str(most))
     write(path, *map(str, range(50)))
     done = []
     receiver.decide = lambda messages: done.append((len(messages), _settled(path)))
     assert replay(path)
-    assert [count for count, _ in done] == [20, 20, 10]
-    assert [settled for _, settled in done] == [0, 1, 2]
+    assert [settled for _, settled in done] == list(range(len(done)))
+    counts = [count for count, _ in done]
+    assert counts == [20, 20, 10] if option == "BATCH_MESSAGES" else len(counts) > 3
 
 
 def _settled(path):
