@@ -418,19 +418,19 @@ def test_who_keeps_the_lock_costs_a_second_once(make_client, path, caplog):
         _wait(lambda: holder.has_said("held"))
         client = make_client(dead_letters=path, background=False)
         seconds = []
-        for event in ("one", "two", "three"):
+        for event in map(str, range(9)):
             client.track("", event)
             began = time.monotonic()
             client.flush()
             seconds.append(time.monotonic() - began)
         assert seconds[0] < 2.5
-        assert max(seconds[1:]) < 0.5
+        assert sum(seconds[1:]) < 4.0  # and not one for each
         assert path.read_bytes() == b""
         holder.tell()
         holder.end()
-    client.track("", "four")
+    client.track("", "after")
     client.flush()
-    assert [line["message"]["event"] for line in lines_of(path)] == ["four"]
+    assert [line["message"]["event"] for line in lines_of(path)] == ["after"]
     assert any("another process keeps it locked" in one.getMessage() for one in caplog.records)
 
 
