@@ -25,7 +25,9 @@ from analytics_batcher.encoding import OPTIONS, dumps
 from analytics_batcher.receiver import CustomerIOWire, Receiver, Reply, SegmentWire, VitallyWire
 from analytics_batcher.stamp import NATIVE, new_head
 
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks, links, modes and forks")
+posix = pytest.mark.skipif(
+    os.name == "nt", reason="Windows has no such locks, links, modes and forks, and moves no open file"
+)
 FIELDS = [
     *("written", "destination", "reason", "detail", "status"),
     *("native", "before_send", "id", "time", "message"),
@@ -452,6 +454,7 @@ def test_a_torn_last_line_swallows_no_other(path, torn):
     assert not any(map(read, before))
 
 
+@posix
 def test_the_file_is_bounded(path, caplog):
     """At its bound it becomes the older file, whose place it takes; what is given up with that is said."""
     letters = letters_of(path, most_bytes=5_000)
@@ -465,6 +468,7 @@ def test_the_file_is_bounded(path, caplog):
     assert {one.levelno for one in caplog.records if "the oldest" in one.getMessage()} == {logging.WARNING}
 
 
+@posix
 def test_the_default_bound_is_64_mib(make_client, path):
     """So much may stand in a file, and as much in the older one."""
     with path.open("wb") as file:
@@ -477,6 +481,7 @@ def test_the_default_bound_is_64_mib(make_client, path):
     assert len(lines_of(path)) == 1
 
 
+@posix
 def test_many_letters_are_written_in_pieces(path):
     """What is left at the end of a large queue is not copied at once: files are moved in between."""
     letters = letters_of(path, most_bytes=3 * 2**20)
@@ -600,6 +605,7 @@ def test_a_writer_that_interrupts_itself_waits_for_nobody(path):
     assert users_of(path) == ["outer", "inner"]
 
 
+@posix
 def test_no_descriptor_stays_open(path):
     """Neither after a letter, nor after a failure, nor in a child that was made in between."""
     before = len(os.listdir("/dev/fd")) if Path("/dev/fd").exists() else 0  # noqa: PTH208 - names

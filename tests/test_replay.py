@@ -24,7 +24,7 @@ from analytics_batcher.claim import claimed, folder_of
 from analytics_batcher.dead_letters import older_of
 from analytics_batcher.receiver import CustomerIOWire, Receiver, Reply, SegmentWire, VitallyWire
 
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks, signals and forks")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no locks of folders, by which a replay is alone")
 PREFIX = "ANALYTICS_BATCHER_"
 OBJECTS = {"organization": "2", "ticket": "3"}
 KINDS = {
@@ -314,7 +314,6 @@ def test_a_folder_that_is_not_there_is_an_error(path):
         replay(path.parent / "no" / "letters.jsonl")
 
 
-@posix
 @pytest.mark.usefixtures("environment")
 def test_another_users_file_is_refused(path):
     """What stays would be in a file that its application can no longer write to."""
@@ -460,7 +459,6 @@ def test_what_expires_in_a_replay_stays(make_client, receiver, path):
     assert [line["reason"] for line in lines_of(path)] == ["expired"]
 
 
-@posix
 @pytest.mark.usefixtures("environment")
 def test_a_second_replay_leaves(path):
     """While one is at work another one says so and touches nothing."""
@@ -473,7 +471,6 @@ def test_a_second_replay_leaves(path):
     assert replay(path)
 
 
-@posix
 @pytest.mark.usefixtures("environment")
 def test_no_room_for_what_fails_again_loses_nothing(path):
     """On a full disk it ends, and all that it could not put back is left."""
@@ -507,7 +504,6 @@ def test_a_half_written_note_of_progress_is_not_believed(receiver, path, progres
     assert folder_is_clean(path)
 
 
-@posix
 def test_a_kill_at_any_step_of_a_replay_loses_nothing(environment, receiver, tmp_path, path):
     """Each letter arrives or stays; at most one batch comes twice, with the same ids; the next replay ends it."""
     environment.setenv(f"{PREFIX}BATCH_MESSAGES", "2")
@@ -530,7 +526,6 @@ def test_a_kill_at_any_step_of_a_replay_loses_nothing(environment, receiver, tmp
         assert [file.name for file in (work / str(step)).iterdir()] == ["letters.jsonl"], step
 
 
-@posix
 @pytest.mark.usefixtures("environment")
 def test_others_may_write_meanwhile(receiver, path):
     """Replays beside a process that appends: every letter arrives, once."""
@@ -625,7 +620,6 @@ def test_the_command_ignores_where_its_client_would_write_and_what_it_would_evic
     assert len(receiver.messages) == 1
 
 
-@posix
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_says_what_is_left(receiver, wait_until, path, number, status):
@@ -644,7 +638,6 @@ def test_an_interrupted_command_says_what_is_left(receiver, wait_until, path, nu
     assert Counter(one["userId"] for one in receiver.messages) == {str(number): 1 for number in range(250)}
 
 
-@posix
 @pytest.mark.usefixtures("environment")
 def test_two_commands_at_once(receiver, path):
     """The second one says that another is at work and fails; the first goes on."""

@@ -7,7 +7,6 @@ import linecache
 import logging
 import os
 import re
-import resource
 import signal
 import sys
 import threading
@@ -177,6 +176,8 @@ def small_disk(url, folder):
         client.track("", f"first {number}")
     client.flush()
     whole = path.stat().st_size
+    import resource  # noqa: PLC0415 - not on Windows
+
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 100, most))
     began = time.monotonic()
@@ -192,6 +193,8 @@ def small_disk(url, folder):
 
 def full_while_replaying(path):
     """Replay where no room is left for those that fail again; then where there is."""
+    import resource  # noqa: PLC0415 - not on Windows
+
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     room = Path(path).with_name("other")
     room.write_bytes(b"x" * 10)
