@@ -157,7 +157,7 @@ def end_all(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
         return _at_once(deadlines)
     with _without_locks(deadlines):
         late = drain_all(deadlines, patient=False)
-    return [pipeline.stop(timed_out=pipeline in late) for pipeline, _ in deadlines]
+    return [pipeline.stop(deadline, timed_out=pipeline in late) for pipeline, deadline in deadlines]
 
 
 def _at_once(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:

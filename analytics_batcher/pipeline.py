@@ -318,10 +318,16 @@ class Pipeline:
         self._consumer.draining = True
         self.buffer.wake()
 
-    def stop(self, *, timed_out: bool) -> FlushResult:
-        """Give up what could not be sent, report it, and let the thread end."""
+    def stop(self, deadline: float, *, timed_out: bool) -> FlushResult:
+        """Give up what could not be sent, report it, and let the thread end.
+
+        Args:
+            deadline: When to return, in seconds of the monotonic clock.
+            timed_out: What the result says of that.
+        """
         if not timed_out and not self.is_runner:
-            self.await_step(_REPORTING)  # or the process may end while the consumer's thread still tells of a loss
+            # Or the process may end while the consumer's thread still tells of a loss.
+            self.await_step(min(_REPORTING, deadline - time.monotonic()))
         self._stopped = True
         self.buffer.wake()
         left = self.buffer.abandon(DropReason.EXIT)
