@@ -323,15 +323,17 @@ class ObservedClient:
     def flushed(self, call, timeout, *, patient=True):
         """Flush or shut down, and check the result: it is what the figures say that came since the previous one."""
         started, tracked = self.world.now, self.client.stats().tracked
-        result = call(timeout)
+        ended = call == self.client.shutdown
+        try:
+            result = call(timeout)
+        finally:  # also if a callback ended it by what kills a thread
+            if ended and not self.client.stats().pending:
+                for vendor in self.vendors:
+                    vendor.void |= vendor.flying
         waited = self.world.now - started
         assert waited <= timeout + EPSILON
         stats = self.client.stats()
-        ended = call == self.client.shutdown
         assert ended or not patient or not result.timed_out or waited >= timeout - EPSILON, (waited, timeout)
-        if ended and not stats.pending:
-            for vendor in self.vendors:
-                vendor.void |= vendor.flying
         assert result.pending == stats.pending or ended
         assert result.timed_out or not result.pending or stats.tracked > tracked
         assert bool(result) == (not result.pending and not result.lost)
