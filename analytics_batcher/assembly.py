@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+# These are used in the calls and in the consumer, and imported here: see `Client`.
+import decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# These two are used in the consumer, and imported here: see `Client`.
 import backoff
 import dateutil.parser
 import dateutil.tz
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .retry import Pace
 
-LOADED = (backoff, dateutil.parser, dateutil.tz)
+LOADED = (backoff, dateutil.parser, dateutil.tz, decimal)
 """What the calls and the consumer import where they use it."""
 
 

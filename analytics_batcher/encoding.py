@@ -14,7 +14,6 @@ import math
 import os
 from collections import UserString, abc, deque
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
 from functools import partial
 from itertools import islice
@@ -202,7 +201,7 @@ def _integer(value: int) -> int | str:
         return hex(number)
 
 
-def _decimal(value: Decimal) -> int | float | str | None:
+def _decimal(_: _Draw, value: Any) -> int | float | str | None:
     if not value.is_finite():
         return None
     if _LOWEST <= value <= _HIGHEST and (whole := int(value)) == value:
@@ -274,7 +273,6 @@ _SCALARS: Final[dict[int, Hook]] = _by_id(
         float: lambda value: float.__float__(value) if math.isfinite(value) else None,
         bool: bool,
         type(None): lambda _: None,
-        Decimal: _decimal,
         bytes: _octets,
         bytearray: _octets,
         datetime: _datetime,
@@ -293,6 +291,7 @@ _RULES: Final[dict[int, Hook]] = {
 }
 # By the first test that holds. What may go on for ever is drawn from, by the function that is given first.
 _FOREIGN: Final[tuple[tuple[abc.Callable[[Any], bool], abc.Callable[[_Draw, Any], Any]], ...]] = (
+    (lambda kind: any(base.__name__ == "Decimal" and base.__module__ == "decimal" for base in _bases(kind)), _decimal),
     (lambda kind: hasattr(kind, "__dataclass_fields__"), _dataclass),
     (lambda kind: hasattr(kind, "__attrs_attrs__"), lambda draw, value: _fields(value, draw(value.__attrs_attrs__))),
     (lambda kind: hasattr(kind, "model_dump"), lambda _, value: value.model_dump()),

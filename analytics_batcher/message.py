@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
@@ -249,6 +248,8 @@ def _milliseconds(value: Any) -> int | None:
         value = isoparse(text)
     if isinstance(value, datetime):
         return int((_zoned(value) - _EPOCH) // _MILLISECOND)  # of the caller's own class it may be anything
+    from decimal import Decimal  # noqa: PLC0415 - as above
+
     if isinstance(value, (bool, date)) or not isinstance(value, (numbers.Real, Decimal)):
         return None
     seconds = float(value)
