@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .buffers.sqlite import SqliteBuffer
     from .client import Client
     from .default import (
         account,
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
         MessageError,
         MessageTooLarge,
         QueueFull,
+        SpoolError,
         TransportError,
     )
     from .replays import ReplayResult, replay
     from .retry import Retry
     from .signals import install_sigterm_handler
+    from .spools import DrainResult, drain
     from .stats import Delivery, Drop, FlushResult, Stats
 
 _HOMES = {
@@ -53,6 +56,7 @@ _HOMES = {
     "ClientClosed": "errors",
     "CustomerIO": "destinations.customerio",
     "Delivery": "stats",
+    "DrainResult": "spools",
     "Drop": "stats",
     "DropReason": "errors",
     "FlushResult": "stats",
@@ -64,6 +68,8 @@ _HOMES = {
     "ReplayResult": "replays",
     "Retry": "retry",
     "Segment": "destinations.segment",
+    "SpoolError": "errors",
+    "SqliteBuffer": "buffers.sqlite",
     "Stats": "stats",
     "TransportError": "errors",
     "Vitally": "destinations.vitally",
@@ -71,6 +77,7 @@ _HOMES = {
     "alias": "default",
     "configure": "default",
     "custom_object": "default",
+    "drain": "spools",
     "enqueue": "default",
     "flush": "default",
     "identify": "default",
@@ -91,6 +98,7 @@ __all__ = [
     "ClientClosed",
     "CustomerIO",
     "Delivery",
+    "DrainResult",
     "Drop",
     "DropReason",
     "FlushResult",
@@ -102,6 +110,8 @@ __all__ = [
     "ReplayResult",
     "Retry",
     "Segment",
+    "SpoolError",
+    "SqliteBuffer",
     "Stats",
     "TransportError",
     "Vitally",
@@ -110,6 +120,7 @@ __all__ = [
     "alias",
     "configure",
     "custom_object",
+    "drain",
     "enqueue",
     "flush",
     "identify",

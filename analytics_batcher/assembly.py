@@ -1,4 +1,4 @@
-"""Puts one destination's pipeline together, and loads what it needs, which importing the package does not."""
+"""Puts destinations' pipelines together, and loads what they need, which importing the package does not."""
 
 from __future__ import annotations
 
@@ -13,22 +13,49 @@ import dateutil.tz
 
 from .before_send import BeforeSend
 from .buffers.memory import MemoryBuffer
+from .buffers.sqlite import SqliteBuffer
 from .concurrency import ConcurrentConsumer
 from .consumer import Consumer
 from .dead_letters import DeadLetters
 from .delivery import BatchSender, Standing
+from .lanes import Lane
+from .options import limits_of
 from .pipeline import Pipeline
 from .report import Reporter
+from .retry import Pace
+from .settings import shown
 from .transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .batch import Limits
+    from .buffers import Buffer
     from .destinations import Destination
     from .options import Options
-    from .retry import Pace
 
 LOADED = (backoff, dateutil.parser, dateutil.tz, decimal)
 """What the calls and the consumer import where they use it."""
+
+
+def lanes_of(
+    destinations: Sequence[Destination], options: Options, lowered: tuple[int | None, int | None, int | None]
+) -> tuple[Lane, ...]:
+    """Make the ways to all of a client's destinations.
+
+    Args:
+        destinations: Where messages go.
+        options: The client's settings.
+        lowered: As for `limits_of`.
+
+    Raises:
+        ValueError: If a setting is wrong.
+    """
+    limits = [limits_of(one, *lowered) for one in destinations]
+    rate = options.max_requests_per_second
+    pace = None if rate is None else Pace(rate)
+    pairs = zip(destinations, limits, strict=True)
+    return tuple([Lane(one, own, assemble(one, own, options, pace)) for one, own in pairs])
 
 
 def assemble(destination: Destination, limits: Limits, options: Options, pace: Pace | None) -> Pipeline:
@@ -65,12 +92,7 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
         max_bytes=options.max_queue_bytes,
         letters=_letters(destination, options),
     )
-    buffer = MemoryBuffer(
-        options.max_queue_messages,
-        options.max_queue_bytes,
-        evict=options.when_full == "drop_oldest",
-        keep_evicted=reporter.keeps_messages,
-    )
+    buffer = _buffer(destination.name, options, keep_evicted=reporter.keeps_messages)
     timing: dict[str, Any] = {
         "flush_interval": options.flush_interval,
         "max_age": options.retry.age(durable=buffer.durable),
@@ -102,3 +124,13 @@ def _letters(destination: Destination, options: Options) -> DeadLetters | None:
         native_form=destination.wire,
         before_send=options.before_send is not None,
     )
+
+
+def _buffer(name: str, options: Options, *, keep_evicted: bool) -> Buffer:
+    policy = {"evict": options.when_full == "drop_oldest", "keep_evicted": keep_evicted}
+    bounds = options.max_queue_messages, options.max_queue_bytes
+    if options.buffer is not None and not isinstance(options.buffer, SqliteBuffer):
+        raise ValueError(f"buffer={shown(options.buffer)}: allowed is SqliteBuffer(...) or None")
+    if options.buffer is None or not options.enabled:
+        return MemoryBuffer(*bounds, **policy)
+    return options.buffer.open(name, *bounds, **policy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .calls import Calls
 from .encoding import Unserializable
@@ -12,7 +12,7 @@ from .lanes import Lane, all_of, end_all, flush_all, put_when_room
 from .message import encode, kept, native_flags, normalise, written
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
-from .retry import Pace, Retry
+from .retry import Retry
 from .settings import number, shown
 from .stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, flags_of, new_head
 from .text import printable, seal_url
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .buffers.sqlite import SqliteBuffer
     from .destinations import Destination
     from .direct import BatchResult
     from .options import Options
     from .stats import Delivery, Drop, FlushResult, Stats
-
-_FULL: Final = "no room in the queue"
-_CLOSED: Final = "the client was shut down"
 
 
 class Client(Calls):
@@ -39,8 +37,9 @@ class Client(Calls):
     Args:
         destination: Where to: `Vitally(...)`, `CustomerIO(...)`, `Segment(...)`; or a sequence of them, each of which
             gets every message through a buffer and a thread of its own.
-        max_queue_messages: The most messages to hold, those in flight included.
-        max_queue_bytes: The most bytes to hold, those in flight and each message's overhead included.
+        buffer: `SqliteBuffer(path)` keeps messages in a file until they are delivered; `None`: in memory.
+        max_queue_messages: The most messages to hold, those in flight included. With a file: to hold in memory, too.
+        max_queue_bytes: The most bytes to hold, those in flight and each message's overhead included. As above.
         when_full: `"drop_newest"` refuses the new message, `"drop_oldest"` gives up the oldest one that is not in
             flight, `"block"` waits for room.
         block_timeout: With `"block"`: the most seconds that a call waits; then it refuses the new message.
@@ -79,6 +78,7 @@ class Client(Calls):
         self,
         destination: Destination | Sequence[Destination],
         *,
+        buffer: SqliteBuffer | None = None,
         max_queue_messages: int = 10_000,
         max_queue_bytes: int = 32 * 2**20,
         when_full: str = "drop_newest",
@@ -129,6 +129,7 @@ class Client(Calls):
             strict=strict,
             background=background,
             enabled=enabled,
+            buffer=buffer,
         )
         self._open(all_of(destination, gzip=gzip), options, (batch_messages, batch_bytes, message_bytes))
 
@@ -140,15 +141,9 @@ class Client(Calls):
     ) -> None:
         # With the first client and not with this module; and never first in the consumer, as nothing can be imported
         # after a fork in the middle of an import, or while the process ends.
-        from .assembly import assemble  # noqa: PLC0415
-        from .options import limits_of  # noqa: PLC0415
+        from .assembly import lanes_of  # noqa: PLC0415
 
-        limits = [limits_of(one, *lowered) for one in destinations]
-        rate = options.max_requests_per_second
-        pace = None if rate is None else Pace(rate)
-        self._lanes = tuple(
-            Lane(one, own, assemble(one, own, options, pace)) for one, own in zip(destinations, limits, strict=True)
-        )
+        self._lanes = lanes_of(destinations, options, lowered)
         self._only = self._lanes[0] if len(self._lanes) == 1 else None
         self._options = options
         self._default = options.default
@@ -157,6 +152,8 @@ class Client(Calls):
         if options.enabled:
             for lane in self._lanes:
                 lane.pipeline.watch(self, end_all)
+                if lane.buffer.durable:  # what an earlier process left is sent without a call
+                    lane.pipeline.start()
         else:
             self._accept = _ignore  # type: ignore[method-assign]
             self.enqueue = _ignore  # type: ignore[method-assign]
@@ -303,7 +300,7 @@ class Client(Calls):
                 if reason is None:
                     accepted = True
                     continue
-                unfit = reason, _FULL if reason is DropReason.QUEUE_FULL else _CLOSED
+                unfit = reason, lane.why(reason)
             refused.append((lane, *unfit))
         if cold:  # not before the message is with all of them: a thread takes its time to start
             for lane in lanes:
@@ -354,8 +351,8 @@ class Client(Calls):
     def shutdown(self, timeout: float | None = None) -> FlushResult:
         """Refuse further messages, deliver what was accepted, and end.
 
-        What is left at the deadline is dropped as `exit`, and one warning says how many. It returns earlier if the
-        next attempt is due only after the deadline.
+        What is left at the deadline is dropped as `exit`, or kept in the file of a durable buffer, and one warning says
+        how many. It returns earlier if the next attempt is due only after the deadline.
 
         Args:
             timeout: The most seconds to wait; `None`: `shutdown_timeout`.

@@ -8,6 +8,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .buffers.sqlite import SqliteBuffer
 from .destinations.customerio import CustomerIO
 from .destinations.segment import Segment
 from .destinations.vitally import Vitally
@@ -48,14 +49,18 @@ def make(client: Callable[..., AnyClient], options: Mapping[str, Any]) -> AnyCli
     destinations = reader.destinations()
     chosen = {}
     for name, default in _options_of(client).items():
-        text = reader.take(name.upper())
+        text = None if name == "buffer" else reader.take(name.upper())
         if text is not None:
             chosen[name] = _value(name, text, default)
     retry = reader.retry()
     if retry is not None:
         chosen["retry"] = retry
+    spool = reader.take("SPOOL")
+    if spool is not None:
+        chosen["buffer"] = SqliteBuffer(spool)
     reader.finish()
-    with _naming({name: name.upper() for name in chosen.keys() - options.keys()}):
+    variables = {name: "SPOOL" if name == "buffer" else name.upper() for name in chosen.keys() - options.keys()}
+    with _naming(variables):
         return client(destinations, **{**chosen, **options})
 
 

@@ -29,6 +29,10 @@ class DropReason(str, Enum):
     """The destination has no such message."""
     EXIT = "exit"
     """Left behind in memory when the process ended."""
+    SPOOL_FULL = "spool_full"
+    """There was no room in the file of a durable buffer, or on its disk."""
+    SPOOL_ERROR = "spool_error"
+    """The file of a durable buffer could not be written in time, or a message in it could not be read."""
 
     __str__ = str.__str__
 
@@ -73,6 +77,12 @@ class QueueFull(MessageError):  # noqa: N818 - the public contract names it so
     reason = DropReason.QUEUE_FULL
 
 
+class SpoolError(MessageError):
+    """The file of a durable buffer could not be written."""
+
+    reason = DropReason.SPOOL_ERROR
+
+
 class ClientClosed(MessageError):  # noqa: N818 - the public contract names it so
     """The client had been shut down."""
 
@@ -114,6 +124,8 @@ class InvalidResponse(AnalyticsError):  # noqa: N818 - the public contract names
 _BY_REASON: Final[dict[DropReason, type[MessageError]]] = {
     DropReason.TOO_LARGE: MessageTooLarge,
     DropReason.QUEUE_FULL: QueueFull,
+    DropReason.SPOOL_FULL: QueueFull,
+    DropReason.SPOOL_ERROR: SpoolError,
     DropReason.CLOSED: ClientClosed,
 }
 

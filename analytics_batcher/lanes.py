@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .destinations import name_of
 from .errors import DropReason
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .stats import FlushResult
 
 _PLAIN_EXTRA = wire_bytes(b"", 0)
+
+
+_NO_ROOM: Final = frozenset({DropReason.QUEUE_FULL, DropReason.SPOOL_FULL})
+_WHY: Final = {DropReason.QUEUE_FULL: "no room in the queue", DropReason.CLOSED: "the client was shut down"}
 
 
 class Lane:
@@ -57,6 +61,10 @@ class Lane:
             return None
         return DropReason.TOO_LARGE, f"{size} bytes; allowed are {self.message_bytes}"
 
+    def why(self, reason: DropReason) -> str:
+        """What is to be said of a message that the buffer did not take."""
+        return _WHY.get(reason) or self.buffer.trouble
+
 
 def put_when_room(lane: Lane, record: bytes, deadline: float, lanes: tuple[Lane, ...]) -> DropReason | None:
     """Put a record, and wait for room; not in a consumer of one of the client's lanes, which nobody else empties.
@@ -71,7 +79,7 @@ def put_when_room(lane: Lane, record: bytes, deadline: float, lanes: tuple[Lane,
         Why the record was refused, if it was.
     """
     reason = lane.buffer.put(record)
-    while reason is DropReason.QUEUE_FULL and not any(one.pipeline.is_runner for one in lanes):
+    while reason in _NO_ROOM and not any(one.pipeline.is_runner for one in lanes):
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             break

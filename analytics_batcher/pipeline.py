@@ -26,6 +26,8 @@ _REPORTING: Final = 0.5
 """Seconds that a shutdown with nothing left to send waits for the consumer to have told what it did."""
 _START_AGAIN: Final = 1.0
 _CRASH_WAIT: Final = 1.0
+_LEAVING: Final = 0.1
+"""Seconds that a shutdown waits for a consumer that has next to nothing more to do."""
 
 
 class Pipeline:
@@ -162,6 +164,7 @@ class Pipeline:
         if self._finished():
             self._stopped = True  # closed and empty, as it stays: from now on callers report what they are refused
             self._consumer.close()
+            self.buffer.finish()
             lifecycle.forget(self)
             self.reporter.report_refused(self.buffer)
 
@@ -330,15 +333,19 @@ class Pipeline:
             self.await_step(min(_REPORTING, deadline - time.monotonic()))
         self._stopped = True
         self.buffer.wake()
+        if self.buffer.durable:  # whoever comes next may want what is kept at once
+            self.join(_LEAVING)
         left = self.buffer.abandon(DropReason.EXIT)
         result = self._result(self.buffer.read(), timed_out=timed_out, left=len(left))
+        kept = result.pending - len(left)
         self.reporter.report_refused(self.buffer)
         error = self.buffer.ledger.last_error
         if left:
             self.reporter.drop(DropReason.EXIT, "left behind at the end", len(left), left)
-        self.reporter.left(len(left), error)
+        self.reporter.left(len(left) or kept, error, kept=bool(kept))
         if not self._claim:
             self._consumer.close()
+            self.buffer.finish()
         lifecycle.forget(self)
         return result
 
@@ -354,6 +361,8 @@ class Pipeline:
             if not self.buffer.read().messages:
                 self._stopped = True
                 lifecycle.forget(self)
+                if not self._claim:
+                    self.buffer.finish()
             elif not self._claim:
                 self.start()
 
@@ -380,6 +389,8 @@ class Pipeline:
         ledger = reading.ledger
         return Stats(
             tracked=ledger.tracked,
+            recovered=ledger.recovered,
+            handed_over=ledger.handed_over,
             delivered=ledger.delivered,
             dropped=Dropped(ledger.dropped),
             pending=reading.messages,

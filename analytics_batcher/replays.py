@@ -215,7 +215,8 @@ class Replay:
         """Have a client, and hear what becomes of its messages."""
         own = self._client is None
         # Without a thread: a flush then returns when everything is reported, and Ctrl-C interrupts what it waits for.
-        client = self._client or Client.from_env(background=False, when_full="drop_newest", dead_letters=None)
+        own_options = {"background": False, "when_full": "drop_newest", "buffer": None, "dead_letters": None}
+        client = self._client or Client.from_env(**own_options)
         options, lanes = client._options, client._lanes  # noqa: SLF001 - they are for the package
         if options.when_full == "drop_oldest" or not options.enabled:
             raise ValueError('client: allowed is one that is enabled, and not with when_full="drop_oldest"')

@@ -27,6 +27,7 @@ _HOLDER: Final = 0
 _NOTICES: Final = 1_000
 _SHARE: Final = 16
 _EVICTED: Final = "the oldest, to make room"
+_VANISHED: Final = "accepted, but not to be read any more"
 _NOT_WRITTEN: Final = "dropped messages are not among the dead letters"
 
 
@@ -93,7 +94,7 @@ class Reporter:
         self._notices: dict[DropReason, deque[tuple[str, bytes | None]]] = {reason: deque() for reason in DropReason}
         self._noted_bytes = 0
         self._reported = dict.fromkeys(DropReason, 0)
-        self._reported_evicted = 0
+        self._reported_evicted = self._reported_vanished = 0
         self._listening = True
         self._busy: dict[int, object] = {}
         self._damper = Damper()
@@ -161,7 +162,12 @@ class Reporter:
         evicted = buffer.ledger.evicted - self._reported_evicted
         if evicted:
             self._reported_evicted += evicted
-            self.drop(DropReason.QUEUE_FULL, _EVICTED, evicted, buffer.take_evicted())
+            self.drop(buffer.ledger.full, _EVICTED, evicted, buffer.take_evicted())
+            found = True
+        vanished = buffer.ledger.vanished - self._reported_vanished
+        if vanished:
+            self._reported_vanished += vanished
+            self.drop(DropReason.SPOOL_ERROR, _VANISHED, vanished, ())
             found = True
         return found
 
@@ -247,18 +253,20 @@ class Reporter:
         """Report that the consumer's thread had died and was started again."""
         logger.error("%s: the consumer's thread had died, and runs again", self._name)
 
-    def left(self, count: int, error: str | None) -> None:
+    def left(self, count: int, error: str | None, *, kept: bool = False) -> None:
         """At the end: say in one line what was left behind, and before it what the damper still holds back.
 
         Args:
             count: Messages left behind.
             error: What went wrong last.
+            kept: Whether they wait for the next process.
         """
         for reason in self._damper.held():
             logger.warning("%s: %d more: %s", self._name, self._damper.count(reason, 0, now=True), printable(reason))
         if count:
             why = f"; the last error was {printable(error)}" if error else ""
-            logger.warning("%s: %d messages were left behind and dropped at exit%s", self._name, count, why)
+            fate = "are kept for the next start" if kept else "were left behind and dropped at exit"
+            logger.warning("%s: %d messages %s%s", self._name, count, fate, why)
 
     def _call(self, option: str, hook: Callable[..., object], told: object) -> None:
         telling, thread = self._telling, _thread.get_ident()  # a fork in the callback begins another list

@@ -16,26 +16,37 @@ class Ledger:
     """The books of one buffer, which says how it guards every field, so that they always balance.
 
     Attributes:
+        full: What a message is dropped as for want of room.
         tracked: Calls, refused ones too.
+        recovered: Messages taken over from others.
+        handed_over: Messages that others have taken over.
         delivered: Messages that the vendor took.
         refused: Messages refused at the call, by reason. All reasons are there from the start: a count then changes
             without the dictionary growing under another thread that reads it.
         lost: Messages given up after they had been accepted, by reason; a buffer replaces it as a whole.
         evicted: Accepted messages that made room for newer ones.
+        vanished: Accepted messages that the buffer could not give back.
         requests: Requests made.
         retries: Requests that repeated messages of an earlier one.
         batches: Requests by which at least one message was delivered.
         last_error: What went wrong last, or `None`.
     """
 
-    __slots__ = ("batches", "delivered", "evicted", "last_error", "lost", "refused", "requests", "retries", "tracked")
+    __slots__ = (
+        *("full", "tracked", "recovered", "handed_over", "delivered", "refused", "lost", "evicted", "vanished"),
+        *("requests", "retries", "batches", "last_error"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, full: DropReason = DropReason.QUEUE_FULL) -> None:
+        self.full = full
         self.tracked = 0
+        self.recovered = 0
+        self.handed_over = 0
         self.delivered = 0
         self.refused = dict.fromkeys(DropReason, 0)
         self.lost = dict.fromkeys(DropReason, 0)
         self.evicted = 0
+        self.vanished = 0
         self.requests = 0
         self.retries = 0
         self.batches = 0
@@ -44,7 +55,9 @@ class Ledger:
     def copy(self) -> Ledger:
         """The books as they are now; to be called under the lock."""
         other = Ledger.__new__(Ledger)
-        other.tracked, other.delivered, other.evicted = self.tracked, self.delivered, self.evicted
+        other.full = self.full
+        other.tracked, other.recovered, other.handed_over = self.tracked, self.recovered, self.handed_over
+        other.delivered, other.evicted, other.vanished = self.delivered, self.evicted, self.vanished
         other.refused, other.lost = self.refused.copy(), self.lost.copy()
         other.requests, other.retries, other.batches = self.requests, self.retries, self.batches
         other.last_error = self.last_error
@@ -61,12 +74,13 @@ class Ledger:
     def dropped(self) -> dict[DropReason, int]:
         """Messages given up, at the call or later, by reason."""
         dropped = {reason: self.refused[reason] + self.lost[reason] for reason in DropReason}
-        dropped[DropReason.QUEUE_FULL] += self.evicted
+        dropped[self.full] += self.evicted
+        dropped[DropReason.SPOOL_ERROR] += self.vanished
         return dropped
 
     def accepted_and_lost(self) -> int:
         """Messages that had been accepted and were then given up; `filtered` is no loss."""
-        return sum(self.lost.values()) - self.lost[DropReason.FILTERED] + self.evicted
+        return sum(self.lost.values()) - self.lost[DropReason.FILTERED] + self.evicted + self.vanished
 
 
 class Dropped(Mapping[str, int]):

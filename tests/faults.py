@@ -1020,7 +1020,7 @@ FLIGHTS = [
     ),
     Fault(
         "each destination has a pace of its own",
-        "client.py",
+        "assembly.py",
         {"assemble(one, own, options, pace)": "assemble(one, own, options, rate and Pace(rate))"},
         ["test_concurrency.py::test_requests_keep_the_pace_over_all_destinations"],
     ),

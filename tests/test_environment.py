@@ -253,8 +253,25 @@ def test_a_wrong_variable_of_a_destination_is_named(from_env, kind, variable, va
 
 def test_every_option_is_tested_here():
     """An option that is added to `Client` must be added to the tables of this file."""
-    assert set(GOOD) | set(HOOKS) == set(OPTIONS)
-    assert set(BAD) | set(HOOKS) == set(OPTIONS)
+    assert set(GOOD) | set(HOOKS) | {"buffer"} == set(OPTIONS)  # of which `SPOOL` is the path
+    assert set(BAD) | set(HOOKS) | {"buffer"} == set(OPTIONS)
+
+
+def test_a_spool_is_a_path(from_env, tmp_path):
+    """`ANALYTICS_BATCHER_SPOOL` is the path of the file in which messages are kept."""
+    path = tmp_path / "spool.db"
+    client = from_env({**VITALLY, "SPOOL": str(path), "BACKGROUND": "false"})
+    assert client.track("u", "happened")
+    assert client.stats().pending == 1
+    assert path.stat().st_size > 0
+
+
+def test_a_wrong_spool_is_named(from_env, tmp_path):
+    """The error names the variable; there is none by which a buffer could be given otherwise."""
+    assert refused(from_env, {**VITALLY, "SPOOL": str(tmp_path / "none" / "spool.db")}).startswith(f"{PREFIX}SPOOL: ")
+    (tmp_path / "text").write_text("no database")
+    assert refused(from_env, {**VITALLY, "SPOOL": str(tmp_path / "text")}).startswith(f"{PREFIX}SPOOL: ")
+    assert refused(from_env, {**VITALLY, "BUFFER": "x"}).startswith(f"{PREFIX}BUFFER: ")
 
 
 @pytest.mark.parametrize(("option", "text", "value"), [(name, *row) for name, rows in GOOD.items() for row in rows])

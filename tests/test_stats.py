@@ -43,10 +43,10 @@ RESULTS = [
 
 
 def test_reasons_are_those_of_the_contract():
-    """The reasons for a drop are the ten that users can rely on."""
+    """The reasons for a drop are the twelve that users can rely on."""
     assert set(DropReason) == {
         *("invalid", "unserializable", "too_large", "queue_full", "closed", "filtered", "rejected", "expired"),
-        *("unsupported", "exit"),
+        *("unsupported", "exit", "spool_full", "spool_error"),
     }
 
 
@@ -124,7 +124,7 @@ def test_books_begin_empty():
     ledger = Ledger()
     assert list(ledger.dropped) == list(ledger.refused) == list(DropReason)
     assert not any([*ledger.dropped.values(), *ledger.refused.values()])
-    assert {getattr(ledger, name) for name in Ledger.__slots__ if name not in {"lost", "refused"}} == {0, None}
+    assert {getattr(ledger, name) for name in Ledger.__slots__ if name not in {"full", "lost", "refused"}} == {0, None}
 
 
 def test_copy_of_the_books_stays_as_it_is():

@@ -82,6 +82,10 @@ class Buffer(Protocol):
     """Whether its records survive the process."""
     ledger: Ledger
 
+    @property
+    def trouble(self) -> str:
+        """What went wrong last where it keeps its records."""
+
     def put(self, record: bytes) -> DropReason | None:
         """Accept a record and count it, or say why not and count nothing. Never waits and never raises."""
 
@@ -125,6 +129,9 @@ class Buffer(Protocol):
 
     def abandon(self, reason: DropReason) -> list[bytes]:
         """Give up everything, leased records too, and count it. A durable buffer keeps all and returns nothing."""
+
+    def finish(self) -> None:
+        """Nobody takes or settles any more: a durable buffer lets others take what is left."""
 
     def take_evicted(self) -> list[bytes]:
         """The records that made room for newer ones and were kept to be reported; the caller may have them."""

@@ -49,11 +49,10 @@ class MemoryBuffer:
     lock go (`let_go`), so that other threads may change other things in between, too.
     """
 
-    durable = False
+    durable, trouble = False, ""
 
     def __init__(self, max_messages: int, max_bytes: int, *, evict: bool = False, keep_evicted: bool = False) -> None:
-        self._limits = (max_messages, max_bytes)
-        self._evict = evict
+        self._limits, self._evict = (max_messages, max_bytes), evict
         self._keep_evicted = max_bytes // _EVICTED_SHARE if keep_evicted else 0
         if not _WHOLE:
             self.put = self._put_locked  # type: ignore[method-assign]
@@ -76,8 +75,7 @@ class MemoryBuffer:
         self._gates: dict[_thread.LockType, None] = {}
         self._evicted: deque[bytes] = deque()
         self._full = False  # whether a record found no room since the last `take`
-        self._wake_messages: float = NEVER
-        self._wake_bytes: float = NEVER
+        self._wake_messages = self._wake_bytes = NEVER
 
     def renew(self) -> None:
         """Before the consumer runs: wait by means that the threads of now know."""
@@ -315,6 +313,9 @@ class MemoryBuffer:
             gates, self._gates = self._gates, {}
         _open(gates)
         return records
+
+    def finish(self) -> None:
+        """Nobody takes or settles any more."""
 
     def take_evicted(self) -> list[bytes]:
         """The records that made room for newer ones and were kept to be reported; the caller may have them."""

@@ -24,6 +24,7 @@ class _Command(NamedTuple):
 
 _COMMANDS: Final = {
     "demo": _Command("demo", "run the main job against a local receiver, and check what came of it"),
+    "drain": _Command("drain", "deliver what dead processes have left in a SqliteBuffer's file"),
     "replay": _Command("replay", "send dead letters again"),
 }
 

@@ -175,3 +175,11 @@ def books(client):
         "dropped": dict(stats.dropped),
         "pending": stats.pending,
     }
+
+
+def balanced_books(client):
+    """The figures of a client with a durable buffer, for `say`, and whether they balance."""
+    stats = client.stats()
+    settled = stats.delivered + sum(stats.dropped.values()) + stats.pending + stats.handed_over
+    more = {"recovered": stats.recovered, "handed_over": stats.handed_over}
+    return {**books(client), **more, "balanced": stats.tracked + stats.recovered == settled}
