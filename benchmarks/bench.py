@@ -21,7 +21,7 @@ from measure import plots, report
 from measure.far_end import flood
 from measure.goals import goals, weathers
 from measure.imports import imports
-from measure.libraries import COMPARED, NOTHING, OURS, SEGMENT, WITHOUT_ORJSON, Snowplow, version
+from measure.libraries import COMPARED, DURABLE, NOTHING, OURS, SEGMENT, WITHOUT_ORJSON, Snowplow, version
 from measure.rounds import Rounds, beside, interleave, run_round
 from measure.workload import EVENT, properties, user
 
@@ -88,7 +88,7 @@ def main() -> int:
     rows = goals(results, len(lines)) + weathers(found, size["weather"])
     parts = [report.table([row for row in rows if options.only is None or row.met is not None], compared)]
     if options.only is None:
-        parts += [report.without_orjson(results["caller"]), report.sink(flood(1.0), results, OURS), report.CAVEATS]
+        parts += [report.variants(results["caller"]), report.sink(flood(1.0), results, OURS), report.CAVEATS]
         parts += ["## How far it is from the limit", floor.text(*size["floor"])]
         parts += ["## How it grows", cost.text(quick=options.quick)]
     command = "make bench" + (f' ARGS="{shlex.join(sys.argv[1:])}"' if sys.argv[1:] else "")
@@ -105,12 +105,12 @@ def main() -> int:
 def figures(compared: list[str], size: dict[str, Any], only: str | None) -> dict[str, Rounds]:
     """The rounds of all figures that are wanted, by their names."""
     web = {"rate": 500, "events": 4, "seconds": size["web"], "clients": 4}
-    with_json = [*compared, WITHOUT_ORJSON] if OURS in compared else compared
+    variants = [*compared, WITHOUT_ORJSON, DURABLE] if OURS in compared else compared
     flushing = [*compared, Snowplow.name] if version(Snowplow.name) else compared
     handled = [NOTHING, *(library for library in (OURS, SEGMENT) if library in compared)]
     through = {"events": size["through"]}
     plan: dict[str, tuple[str, list[str], int, dict[str, Any]]] = {
-        "caller": ("caller", [*with_json, NOTHING], size["rounds"], {"events": size["caller"]}),
+        "caller": ("caller", [*variants, NOTHING], size["rounds"], {"events": size["caller"]}),
         "throughput-1": ("throughput", compared, size["through_rounds"], through | {"threads": 1}),
         "throughput-4": ("throughput", compared, size["through_rounds"], through | {"threads": 4}),
         "memory": ("memory", compared, 1, {"events": size["memory"]}),

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from measure.far_end import FarEnd, flood, request
 from measure.goals import goals, interval, weathers
 from measure.imports import imports
-from measure.libraries import LIBRARIES, NOTHING, OURS, SEGMENT, WITHOUT_ORJSON, version
+from measure.libraries import DURABLE, LIBRARIES, NOTHING, OURS, SEGMENT, WITHOUT_ORJSON, version
 from measure.plots import draw
 from measure.report import table
 from measure.rounds import Rounds, beside, interleave, run_round
@@ -63,7 +64,7 @@ def test_orjson_is_missing_where_it_is_to_be():
     found = run_round("caller", WITHOUT_ORJSON, {"events": 100})
     assert found["arrived"] == 100
     program = (
-        "from measure.libraries import LIBRARIES, WITHOUT_ORJSON; LIBRARIES[WITHOUT_ORJSON]('http://127.0.0.1:9');"
+        "from measure.libraries import DURABLE, LIBRARIES, WITHOUT_ORJSON; LIBRARIES[WITHOUT_ORJSON]('http://127.0.0.1:9');"
         "from analytics_batcher import encoding; print(encoding.dumps.__name__)"
     )
     path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])
@@ -75,6 +76,13 @@ def test_orjson_is_missing_where_it_is_to_be():
         check=True,
     )
     assert done.stdout.strip() == "_stdlib_dumps"
+
+
+def test_a_round_with_a_file_delivers():
+    """The durable variant runs as the others do, and leaves nothing behind."""
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    assert run_round("caller", DURABLE, {"events": 200})["arrived"] == 200
+    assert not [one for one in set(Path(tempfile.gettempdir()).iterdir()) - before if (one / "spool.db").exists()]
 
 
 def test_weather_breaks_and_clears():

@@ -29,9 +29,9 @@ def run(examples, *, derandomize):
 
 
 def test_the_laws_hold():
-    """Whatever is done, in whatever order, the laws hold; and every drop reason was met."""
+    """Whatever is done, in whatever order, the laws hold; and every drop reason of a queue in memory was met."""
     run(400, derandomize=True)
-    assert set(DropReason) - REACHED == set()
+    assert set(DropReason) - REACHED == {DropReason.SPOOL_FULL, DropReason.SPOOL_ERROR}
 
 
 if __name__ == "__main__":

@@ -524,13 +524,13 @@ def test_what_cannot_be_read_is_asked_for_less_often(open_buffer, monkeypatch):
     buffer = open_buffer(2)
     records = fill(buffer, 5)
     settled = leased(buffer, 2)
-    buffer.settle(settled, [0, 1], [])
 
     def fail(*_):
         raise Trouble("disk I/O error")
 
     with monkeypatch.context() as patch:
         patch.setattr(buffer._file, "read", fail)
+        buffer.settle(settled, [0, 1], [])  # which would read ahead
         begun = time.monotonic()
         for _ in range(3):
             assert leased(buffer, 2).records == []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from .libraries import COMPARED, NOTHING, OURS, SEGMENT
+from .libraries import COMPARED, DURABLE, NOTHING, OURS, SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,7 +126,7 @@ def goals(results: Results, json_bytes: int) -> list[Goal]:
         _least(results, "flush", "ms", "`flush()` of 1,050 waiting, ms", (10, 50), form="{:,.1f}".format),
         _least(results, "idle", "wakeups", "wake-ups of an idle client per second", (0, 0), form="{:.1f}".format),
     ]
-    table.append(_concurrency(results))
+    table += [_concurrency(results), _durable(results)]
     return table
 
 
@@ -141,6 +141,16 @@ def _concurrency(results: Results) -> Goal:
     reached = f"{eight / one:.1f}x" + (f", {short:,} lost" if short else "")
     met = 2 if eight / one >= least and not short else 0
     return Goal(title, "", "7x those with 1", reached, met, {OURS: f"{eight:,.0f}; {one:,.0f} with 1"})
+
+
+def _durable(results: Results) -> Goal:
+    """A call that has put its message into a file when it returns, beside segment's, which keeps it in memory."""
+    title, goal, must = "a call with `SqliteBuffer`, p50, µs", "1/3 of segment's", "1/2 of segment's"
+    rounds = results.get("caller")
+    ours, theirs = (median(rounds, library, "p50") if rounds else None for library in (DURABLE, SEGMENT))
+    if rounds is None or not ours or not theirs:
+        return _unmeasured(title, goal, must, rounds)
+    return Goal(title, goal, must, f"1/{theirs / ours:.1f}", _level(ours / theirs, 1 / 3, 1 / 2), {OURS: f"{ours:.1f}"})
 
 
 def _tail(results: Results) -> Goal:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+import tempfile
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -98,6 +99,19 @@ class WithoutOrjson(AnalyticsBatcher):
     def __init__(self, url: str, queue: int | None = None) -> None:
         sys.modules["orjson"] = None  # type: ignore[assignment] # which makes an import of it fail
         super().__init__(url, queue)
+
+
+class Durable(AnalyticsBatcher):
+    """Ours with a file: a message is in it before the call returns."""
+
+    name = "ours in a file"
+
+    def __init__(self, url: str, queue: int | None = None) -> None:
+        from analytics_batcher import Client, SqliteBuffer, Vitally
+
+        options: Any = {} if queue is None else {"max_queue_messages": queue, "max_queue_bytes": _BYTES}
+        buffer = SqliteBuffer(Path(tempfile.mkdtemp(), "spool.db"), max_bytes=_BYTES)
+        self.client = Client(Vitally(api_token=TOKEN, base_url=url), buffer=buffer, **options)
 
 
 class Segment(Library):
@@ -213,11 +227,12 @@ OURS = AnalyticsBatcher.name
 NOTHING = Nothing.name
 SEGMENT = Segment.name
 WITHOUT_ORJSON = WithoutOrjson.name
+DURABLE = Durable.name
 LIBRARIES: dict[str, type[Library]] = {
     library.name: library
     for library in (
         *(AnalyticsBatcher, Segment, PostHog, Rudder, Amplitude, LaunchDarkly, Snowplow),
-        *(Nothing, WithoutOrjson),
+        *(Nothing, WithoutOrjson, Durable),
     )
 }
 COMPARED = (OURS, SEGMENT, PostHog.name, Rudder.name, Amplitude.name, LaunchDarkly.name)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .goals import Goal, Results, median
-from .libraries import NOTHING, OURS, WITHOUT_ORJSON, Snowplow, version
+from .libraries import DURABLE, NOTHING, OURS, WITHOUT_ORJSON, Snowplow, version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,11 +62,12 @@ def table(rows: Sequence[Goal], libraries: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def without_orjson(caller: Rounds) -> str:
-    """The caller's figures where orjson is not installed."""
-    lines = ["## Without orjson", "", "| | with orjson | with the standard library's json |", "|---|---|---|"]
+def variants(caller: Rounds) -> str:
+    """The caller's figures where orjson is not installed, and with a file."""
+    titles = "| | as it is | without orjson: the standard library's json | with a file: `SqliteBuffer` |"
+    lines = ["## Variants of ours", "", titles, "|---|---|---|---|"]
     for key, title in (("p50", "a call, p50, µs"), ("p99", "a call, p99, µs"), ("cpu", "CPU per event, µs")):
-        values = [median(caller, library, key) for library in (OURS, WITHOUT_ORJSON)]
+        values = [median(caller, library, key) for library in (OURS, WITHOUT_ORJSON, DURABLE)]
         lines.append(f"| {title} | " + " | ".join("" if one is None else f"{one:.1f}" for one in values) + " |")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,17 +49,12 @@ def run_round(figure: str, library: str, options: dict[str, Any]) -> dict[str, A
     command = [sys.executable, "-m", "measure.round", figure, library, json.dumps(options)]
     began = time.time()
     path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT,
-            env={**os.environ, "PYTHONPATH": path},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not end within {_LIMIT:.0f} s"
+    with tempfile.TemporaryDirectory() as folder:  # for what a round leaves behind, which ends at once
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": folder}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, env=environment, check=False)
+        except subprocess.TimeoutExpired:
+            return f"did not end within {_LIMIT:.0f} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
     return {**json.loads(done.stdout.splitlines()[-1]), "began": began}
