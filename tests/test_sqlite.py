@@ -147,6 +147,7 @@ def test_nothing_accepted_is_lost_by_killing_writers(tmp_path, path, receiver, c
     assert len(accepted) > 10 * ROUNDS
     assert set(accepted) <= senders.keys()
     twice = {one: who for one, who in senders.items() if len(who) > 1}
+    print(f"{ROUNDS} rounds: {len(accepted):,} accepted, all arrived, {len(twice):,} of them more than once")  # noqa: T201 - for the long form
     assert all(set(who[:-1]) <= killed for who in twice.values()), "sent twice by one who lives"
     assert len(twice) <= 2 * 100 * ROUNDS, "more than was in flight"
     assert not [one for one in tmp_path.iterdir() if one.name.endswith(".owner")][1:], "owners are swept up"
@@ -174,8 +175,10 @@ def test_each_message_is_sent_by_one_owner_at_a_time(tmp_path, path, receiver, c
             killed.add(program.pid)
             program.signal(signal.SIGKILL)
     deliver_the_rest(client_of, path, wait_until)
-    senders = who_sent(receiver)
-    assert set(noted(journal)) <= senders.keys()
+    senders, accepted = who_sent(receiver), noted(journal)
+    assert set(accepted) <= senders.keys()
+    twice = sum(len(who) > 1 for who in senders.values())
+    print(f"{turn} kills: {len(accepted):,} accepted, all arrived, {twice:,} of them more than once")  # noqa: T201 - for the long form
     assert all(set(who[:-1]) <= killed for who in senders.values())
 
 
