@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXPIRED_AT_ONCE: Final = 1_000
 EXPIRED_BYTES_AT_ONCE: Final = 2**20
+_MOMENT: Final = 1e-6  # the least for which the system lets us sleep: some 60 microseconds
 _LOOK: Final = 1.0  # seconds: what another process left may be older than all that was here
 
 
@@ -112,6 +113,7 @@ class Consumer:
             return min(wait, self._until_expiry(now))
         if not self._lease.records:
             self._take(self._sender.batch_messages, self._sender.batch_bytes)
+            self._let_others_in()
         if self._lease.records:
             outcome = self._sender.send(self._lease.records, deadline)
             now = self._clock()
@@ -127,6 +129,15 @@ class Consumer:
         The call that wakes another thread costs as much as fifty others, and holds that thread up at the worst time.
         """
         return now >= self._awake_until and not self._buffer.arm(1, NEVER)
+
+    def _let_others_in(self) -> None:
+        """Let threads go on that wait for the interpreter, before a batch is written, where that is no hurry.
+
+        Taking a batch and writing it is the longest that we keep them waiting: half a millisecond with cold caches.
+        """
+        in_a_hurry = self.draining or self._buffer.settled_below() < self.flush_below
+        if not in_a_hurry and not self._buffer.arm(self._sender.batch_messages, self._sender.batch_bytes):
+            self._buffer.wait(_MOMENT)
 
     def _take(self, messages: int, size: int) -> None:
         self._lease = Lease()

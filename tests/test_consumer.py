@@ -127,6 +127,18 @@ def test_after_a_batch_no_single_message_wakes_the_consumer(world):
     assert not world.buffer._token.locked()  # the first one into an empty buffer
 
 
+@pytest.mark.parametrize(("hurry", "waits"), [(None, True), ("more", False), ("flush", False), ("end", False)])
+def test_others_are_let_in_before_a_batch_is_written(world, hurry, waits):
+    """The consumer waits for a moment, and so lets go of the interpreter, unless a batch more, or somebody, waits."""
+    world.put(*range(20 if hurry == "more" else 10))
+    world.consumer.flush_below = 10 if hurry == "flush" else 0
+    world.consumer.draining = hurry == "end"
+    world.buffer.wake()
+    world.consumer.step()
+    assert world.sent() == [list(range(10))]
+    assert world.buffer._token.locked() is waits  # it is taken by whoever waits
+
+
 def test_a_full_batch_does_not_wait(world):
     """As many messages as a batch takes go at once, the oldest first; the rest waits for company."""
     world.put(*range(13))
