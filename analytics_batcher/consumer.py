@@ -112,8 +112,8 @@ class Consumer:
         if wait > 0:
             return min(wait, self._until_expiry(now))
         if not self._lease.records:
-            self._take(self._sender.batch_messages, self._sender.batch_bytes)
             self._let_others_in()
+            self._take(self._sender.batch_messages, self._sender.batch_bytes)
         if self._lease.records:
             outcome = self._sender.send(self._lease.records, deadline)
             now = self._clock()
@@ -131,12 +131,13 @@ class Consumer:
         return now >= self._awake_until and not self._buffer.arm(1, NEVER)
 
     def _let_others_in(self) -> None:
-        """Let threads go on that wait for the interpreter, before a batch is written, where that is no hurry.
+        """Let threads go on that wait for the interpreter, before a batch is taken, where that is no hurry.
 
         Taking a batch and writing it is the longest that we keep them waiting: half a millisecond with cold caches.
+        Not in between: the end may drop what waits meanwhile, and what was dropped must not be sent.
         """
         in_a_hurry = self.draining or self._buffer.settled_below() < self.flush_below
-        if not in_a_hurry and not self._buffer.arm(self._sender.batch_messages, self._sender.batch_bytes):
+        if not in_a_hurry and not self._buffer.arm(2 * self._sender.batch_messages, 2 * self._sender.batch_bytes):
             self._buffer.wait(_MOMENT)
 
     def _take(self, messages: int, size: int) -> None:
