@@ -936,7 +936,8 @@ VALUES = [
         "encoding.py",
         {
             "    return int(seconds) if seconds.is_integer() else seconds": (
-                "    whole = Decimal(seconds)\n    return int(whole) if whole == int(whole) else seconds"
+                "    from decimal import Decimal\n    whole = Decimal(seconds)\n"
+                "    return int(whole) if whole == int(whole) else seconds"
             )
         },
         ["test_values.py::test_numbers_whatever_the_decimal_context_traps"],
