@@ -262,15 +262,7 @@ class Pipeline:
         return True
 
     def _wait_for_runner(self, ticket: int, timeout: float) -> None:
-        gate = _thread.allocate_lock()
-        gate.acquire()
-        with self._books:
-            self._gates[gate] = None
-        if self.buffer.settled_below() < ticket:
-            gate.acquire(timeout=max(timeout, 0.0))
-        with self._books:
-            if gate in self._gates:
-                del self._gates[gate]
+        self._wait_at_gate(lambda: self.buffer.settled_below() >= ticket, timeout)
 
     def await_step(self, timeout: float) -> bool:
         """Wait until what the consumer does now is done, and reported: a flush ends once it is counted.
@@ -281,14 +273,22 @@ class Pipeline:
         Returns:
             Whether it was done by then.
         """
+
+        def is_idle() -> bool:
+            if self._claim:
+                self.buffer.wake()  # it may be waiting for messages, and has then reported already
+                return False
+            return True
+
+        return self._wait_at_gate(is_idle, timeout)
+
+    def _wait_at_gate(self, is_done: Callable[[], bool], timeout: float) -> bool:
+        """Wait until it is done already, or a step has ended that began no later than this."""
         gate = _thread.allocate_lock()
         gate.acquire()
         with self._books:
             self._gates[gate] = None
-        done = not self._claim
-        if not done:
-            self.buffer.wake()
-            done = gate.acquire(timeout=max(timeout, 0.0))
+        done = is_done() or gate.acquire(timeout=max(timeout, 0.0))
         with self._books:
             if gate in self._gates:
                 del self._gates[gate]
