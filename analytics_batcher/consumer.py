@@ -158,6 +158,7 @@ class Consumer:
         records = lease.records
         self._buffer.count_requests(outcome.requests, outcome.retries, int(bool(outcome.delivered)), outcome.error)
         self._buffer.release(lease, outcome.tried)
+        self._write_durably(outcome.losses, records)
         if not self._buffer.settle(lease, outcome.delivered, outcome.losses):
             return False
         if outcome.receipt is not None:
@@ -168,9 +169,20 @@ class Consumer:
             self._report(loss, records)
         return True
 
+    def _write_durably(self, losses: Sequence[Loss], records: Sequence[bytes]) -> None:
+        """Write dead letters before their messages are gone from a durable buffer.
+
+        Whoever is killed in between leaves a letter of a message that is sent again, and not a message without one.
+        """
+        if self._buffer.durable:
+            for loss in losses:
+                lost = [records[position] for position in loss.positions]
+                self._reporter.write(loss.reason, loss.detail, len(lost), lost, loss.status)
+
     def _report(self, loss: Loss, records: Sequence[bytes]) -> None:
         lost = [records[position] for position in loss.positions]
-        self._reporter.drop(loss.reason, loss.detail, len(lost), lost, loss.status)
+        written = self._buffer.durable
+        self._reporter.drop(loss.reason, loss.detail, len(lost), lost, loss.status, written=written)
 
     def _expire(self, now: float) -> None:
         """Give up what is too old, whether it waits or is kept for another attempt; look no oftener than need be."""
@@ -198,6 +210,7 @@ class Consumer:
         if not old:
             return False
         loss = Loss(DropReason.EXPIRED, f"older than {self._max_age:g} s", old)
+        self._write_durably([loss], records)
         if not self._buffer.settle(lease, (), [loss]):
             lease.keys, lease.records = [], []
             return False

@@ -184,7 +184,14 @@ class Reporter:
             self.drop(reason, "", rest, ())
 
     def drop(
-        self, reason: DropReason, detail: str, count: int, records: Sequence[bytes], status: int | None = None
+        self,
+        reason: DropReason,
+        detail: str,
+        count: int,
+        records: Sequence[bytes],
+        status: int | None = None,
+        *,
+        written: bool = False,
     ) -> None:
         """Report messages that were dropped.
 
@@ -194,18 +201,24 @@ class Reporter:
             count: How many.
             records: Those of them that were kept.
             status: The HTTP status, if that was the reason.
+            written: Whether `write` has written them already.
         """
         said = 0 if reason is DropReason.EXIT else self._damper.count(reason, count)
         detail = printable(detail)
         if said:
             text = f" ({detail})" if detail else ""
             logger.warning("%s: dropped %d as %s%s", self._name, said, str(reason), text)
-        if self.letters is not None:
-            missed = self.letters.write(reason, detail, status, records)
-            self._say_missed(reason, count - len(records), missed)
+        if not written:
+            self.write(reason, detail, count, records, status)
         if self._on_drop is not None:
             messages = tuple(decode(record) for record in records)
             self._call("on_drop", self._on_drop, Drop(reason, count, detail, messages, self._name))
+
+    def write(self, reason: DropReason, detail: str, count: int, records: Sequence[bytes], status: int | None) -> None:
+        """Write messages that are dropped to the dead letters, if there are any; as for `drop`."""
+        if self.letters is not None:
+            missed = self.letters.write(reason, printable(detail), status, records)
+            self._say_missed(reason, count - len(records), missed)
 
     def _say_missed(self, reason: DropReason, unknown: int, missed: tuple[int, str] | None) -> None:
         count, why = missed or (0, "")
