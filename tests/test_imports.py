@@ -76,7 +76,9 @@ TOGETHER = [
             "spool_lines",
             "spool_heirs",
             "spool_file",
+            "spool_statements",
             "spool_connections",
+            "spool_schema",
             "spool_disk",
             "owners",
         )

@@ -16,10 +16,10 @@ from programs.canary import TOKEN
 
 from analytics_batcher import Client, DropReason, SqliteBuffer, Vitally
 from analytics_batcher.buffers import Lease, Loss
-from analytics_batcher.buffers.spool_disk import Trouble
+from analytics_batcher.buffers.spool_disk import PAGE, Trouble
 from analytics_batcher.errors import QueueFull, SpoolError
 from analytics_batcher.receiver import Reply
-from analytics_batcher.stamp import HEAD_BYTES, accepted_at, new_head
+from analytics_batcher.stamp import HEAD_BYTES, STAMP_BYTES, accepted_at, new_head
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a durable buffer needs the locks of files")
 
@@ -175,6 +175,18 @@ def test_a_strange_file_is_refused_and_left_as_it_is(path, client_of, kind):
     assert not [one for one in files(path) if one.endswith(".owner")]
 
 
+def test_a_disk_without_shared_memory_is_refused(open_buffer, monkeypatch):
+    """As one over the network is, for SQLite's log; here by that one of SQLite's own drivers which has none."""
+    connect = sqlite3.connect
+
+    def without(address, **options):
+        return connect(f"{address}&vfs=unix-dotfile", **options)
+
+    monkeypatch.setattr(sqlite3, "connect", without)
+    with pytest.raises(ValueError, match="is on no local disk"):
+        open_buffer()
+
+
 def test_a_folder_must_be_there(tmp_path, make_client):
     """A spool's folder is not made: the error names it."""
     with pytest.raises(ValueError, match=r"none is no folder"):
@@ -242,8 +254,8 @@ def blot(path, chance):
     """Overwrite some pages."""
     content = bytearray(path.read_bytes())
     for _ in range(chance.choice([1, 5])):
-        page = chance.randrange(1, len(content) // 4096)
-        content[page * 4096 : (page + 1) * 4096] = chance.randbytes(4096)
+        page = chance.randrange(1, len(content) // PAGE)
+        content[page * PAGE : (page + 1) * PAGE] = chance.randbytes(PAGE)
     path.write_bytes(content)
 
 
@@ -262,13 +274,18 @@ def opened_or_refused(path):
         return None
 
 
+def but_for_its_age(one):
+    """A record without its moment of acceptance, which is found anew if the file names another run of the system."""
+    return one[:STAMP_BYTES] + one[HEAD_BYTES:]
+
+
 @pytest.mark.parametrize("damage", [flip, blot, cut])
 def test_a_damaged_file_costs_what_was_touched(tmp_path, damage):
     """Flipped bits, lost pages, a lost end: a clear error, or the rest is sent, in order, and the loss counted."""
     chance = random.Random(11)
     whole = tmp_path / "spool.db"
     records = prepared(whole)
-    place = {one: number for number, one in enumerate(records)}
+    place = {but_for_its_age(one): number for number, one in enumerate(records)}
     outcomes = []
     for turn in range(25):
         (tmp_path / str(turn)).mkdir()
@@ -284,7 +301,7 @@ def test_a_damaged_file_costs_what_was_touched(tmp_path, damage):
         new = [record()] if buffer.put(record()) is None else []
         buffer._tend()
         kept += drained(buffer)
-        found = [place[one] for one in kept if one in place]
+        found = [place[one] for one in map(but_for_its_age, kept) if one in place]
         assert len(found) + len(new) == len(kept), "a damaged record was handed out"
         assert found == sorted(set(found))
         ledger = buffer.read().ledger
@@ -329,6 +346,61 @@ def test_space_is_used_again(path, open_buffer):
     assert sizes[-1] < 10 * 2**20
 
 
+def is_read(path):
+    """Whether somebody reads the file, so that its log cannot begin anew."""
+    with closing(sqlite3.connect(path, timeout=0)) as connection:
+        return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+
+def test_puts_share_a_transaction_until_somebody_comes_by(path, open_buffer):
+    """Where a thread runs the consumer, puts read on from one to the next, and it ends that when it comes by."""
+    buffer = open_buffer()
+    fill(buffer, 6)
+    assert not is_read(path), "without a thread nobody would end it"
+    buffer.wake()
+    buffer.wait(None)  # as a consumer's thread does
+    fill(buffer, 100)
+    assert is_read(path)
+    assert len(drained(buffer)) == 106
+    assert not is_read(path)
+    fill(buffer, 3)
+    assert is_read(path)
+    buffer._tend()
+    assert not is_read(path)
+
+
+def test_puts_of_two_who_share_nothing_with_each_other(path, open_buffer):
+    """Each one's put makes what the other's share outdated: none is refused for that, and each is there once."""
+    both = open_buffer(), open_buffer(destination="segment")
+    for buffer in both:
+        buffer.wake()
+        buffer.wait(None)
+    records = [record(b"%d" % number) for number in range(300)]
+    for number, one in enumerate(records):
+        assert both[number % 7 % 2].put(one) is None
+    assert sorted(one for (one,) in sql(path, "SELECT record FROM message")) == sorted(records)
+
+
+def test_the_log_is_bounded_while_somebody_reads(path, open_buffer, wait_until):
+    """Messages come and go while another reads the file: at last they are refused, until he has gone."""
+    buffer = open_buffer(settings=SqliteBuffer(path, max_bytes=2**20))
+    log = path.with_name(f"{path.name}-wal")
+    fill(buffer, 1)
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("SELECT row FROM message").fetchone()
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM message").fetchone()
+        reasons = set()
+        for _ in range(1_500):
+            reasons.add(buffer.put(record()))
+            drained(buffer)
+        assert reasons == {None, DropReason.SPOOL_FULL}
+        assert buffer.trouble == "the log is full while another process reads the file"
+        assert log.stat().st_size < 2 * 2**20
+    wait_until(lambda: buffer.put(record()) is None, 5)
+    assert log.stat().st_size < 2**20
+
+
 def test_the_file_is_bounded(path, open_buffer):
     """A file of 1 MB takes what it has room for, refuses the rest as `spool_full`, and takes more when some is gone."""
     buffer = open_buffer(settings=SqliteBuffer(path, max_bytes=2**20))
@@ -338,7 +410,7 @@ def test_the_file_is_bounded(path, open_buffer):
     assert reason is DropReason.SPOOL_FULL
     assert 700 < accepted < 1_024
     buffer._file.checkpoint()
-    assert path.stat().st_size <= 2**20 + 4096
+    assert path.stat().st_size <= 2**20 + PAGE
     lease = leased(buffer, 100)
     buffer.settle(lease, range(100), [])
     assert buffer.put(record(b"x" * 1_000)) is None

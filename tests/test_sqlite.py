@@ -18,6 +18,7 @@ from programs.harness import FOLDER, run, running
 
 from analytics_batcher import Retry, SqliteBuffer
 from analytics_batcher.buffers import Lease
+from analytics_batcher.receiver import Reply
 from analytics_batcher.stamp import iso_text, new_head, uuid_text
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a durable buffer needs the locks of files")
@@ -360,6 +361,16 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path, what):
     assert ended.facts["steps"] > 10
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_kill_at_any_step_leaves_the_message_or_its_letter(tmp_path, receiver):
+    """Killed before or after any step on the way to the dead letters, a message is in the file, or among them."""
+    receiver.decide = lambda _: Reply(400)
+    ended = run("spools", "buries", tmp_path, receiver.url, seconds=60)
+    assert ended.status == 0, ended.errors
+    assert ended.facts["wrong"] == []
+    assert ended.facts["steps"] > 10
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
 @pytest.mark.parametrize("how", ["calls", "throws"])
 def test_a_spool_is_safe_against_signal_handlers(path, how):
@@ -406,17 +417,35 @@ def mounts(folder):
     return start if allowed else None
 
 
-@pytest.mark.parametrize("brim", ["own", "others"])
-def test_a_full_file_system(tmp_path, receiver, brim):
-    """A file system of 1 MB, filled by messages or by others: counted, no exception; it goes on when there is room."""
-    start = mounts(tmp_path)
+def run_mounted(folder, *arguments):
+    """What a program says that runs with a file system of 1 MB mounted in a folder."""
+    start = mounts(folder)
     if start is None:
         pytest.skip("no file system may be mounted here")
     environment = {**os.environ, "PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}", "PROGRAM_SECONDS": "50"}
-    command = [*start, sys.executable, str(FOLDER / "spools.py"), "brims", str(tmp_path), receiver.url, brim]
+    command = [*start, sys.executable, str(FOLDER / "spools.py"), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60, text=True)
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_a_file_system_that_may_only_be_read(tmp_path, receiver):
+    """Each call is refused at once and counted, one line says why; what was there, and what comes, is sent later."""
+    facts, errors = run_mounted(tmp_path, "reads_only", str(tmp_path), receiver.url)
+    assert facts["accepted"] == 0
+    assert facts["slowest"] < 0.1
+    assert facts["refused"]["dropped"] == {"spool_error": 50}
+    assert facts["refused"]["pending"] == 0
+    assert errors.count("dropped") == errors.count("Read-only file system") == 1
+    assert facts["recovered"] is True
+    assert (facts["after"]["balanced"], facts["after"]["recovered"], facts["after"]["pending"]) == (True, 10, 0)
+    assert Counter(message["userId"].partition("-")[0] for message in receiver.messages)["before"] == 10
+
+
+@pytest.mark.parametrize("brim", ["own", "others"])
+def test_a_full_file_system(tmp_path, receiver, brim):
+    """A file system of 1 MB, filled by messages or by others: counted, no exception; it goes on when there is room."""
+    facts, _ = run_mounted(tmp_path, "brims", str(tmp_path), receiver.url, brim)
     assert_filled(facts)
     assert facts["delivered"] == facts["after"]["delivered"] >= facts["filled"]["pending"]
     assert facts["after"]["pending"] == 0

@@ -71,7 +71,8 @@ class SpoolBuffer(SpoolHeir):
         except RuntimeError:  # another thread has the turn
             self._file.trouble = "another thread is at it"
         finally:
-            if self._held >= self._wake_messages or self._bytes - self._leased_bytes >= self._wake_bytes:
+            ready = self._held >= self._wake_messages or self._bytes - self._leased_bytes >= self._wake_bytes
+            if ready and self._token.locked():
                 self.wake()
         return reason
 
@@ -261,6 +262,8 @@ class SpoolBuffer(SpoolHeir):
 
     def wait(self, timeout: float | None) -> None:
         """In the consumer: wait until woken, at most `timeout` seconds; and look after the file now and then."""
+        if timeout is None:  # it is a thread, which comes by again: a flush does not wait for ever
+            self._file.may_share = True
         most = max(self._next_look - time.monotonic(), 0.0)
         wait = most if timeout is None else min(max(timeout, 0.0), most)
         self._token.acquire(timeout=min(wait, threading.TIMEOUT_MAX))

@@ -21,16 +21,17 @@ from .spool_disk import (
     forget_probe,
     keep_for_ever,
     lock_as_inherited,
+    log_bytes,
     log_pages,
     pages_for,
     probe,
     trouble_of,
 )
+from .spool_schema import HEADER_BYTES, begin_log, check_header, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-APPLICATION_ID: Final = 0x416E4261
 PATIENCE: Final = 0.05
 """Seconds that a call waits for other threads, and then for other processes."""
 _OPENING: Final = 2.0
@@ -39,24 +40,8 @@ _TRY_AGAIN: Final = 1.0
 _LOOK: Final = 1.0
 _LEAST_PAGES: Final = 64
 _WAL_LIMIT: Final = 8 * 2**20
-_HEADER: Final = b"SQLite format 3\0"
-_HEADER_BYTES: Final = 100
 
-_STEPS: Final = (
-    f"""
-    PRAGMA application_id = {APPLICATION_ID};
-    CREATE TABLE stream (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        keeper TEXT NOT NULL,
-        destination TEXT NOT NULL,
-        boot TEXT NOT NULL,
-        settled INTEGER NOT NULL,
-        top INTEGER NOT NULL
-    );
-    CREATE TABLE message (row INTEGER PRIMARY KEY, sum INTEGER NOT NULL, record BLOB NOT NULL);
-    """,
-)
-"""What makes each version of the schema out of the one before. The first one makes it out of nothing."""
+SqlError, RowIsThere = sqlite3.Error, sqlite3.IntegrityError
 
 # Those with open connections; a fork closes them, as SQLite cannot live through one.
 _open: weakref.WeakSet[SpoolConnections] = weakref.WeakSet()
@@ -96,7 +81,9 @@ class SpoolConnections:
         self.reading: Any = _thread.RLock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._pages = 0
+        self._pages = self._log_pages = 0
+        self._held: sqlite3.Cursor | None = None
+        self._log_is_full = False
         self._live: list[sqlite3.Connection] = []
         weakref.finalize(self, _close_all, self._live, os.getpid()).atexit = False
         self._identity: tuple[int, int] | None = None
@@ -134,32 +121,22 @@ class SpoolConnections:
         identity = found.st_dev, found.st_ino
         if self._identity not in {None, identity}:
             raise self.say(Gone("another file is in the place of the old one"))
-        header = os.pread(descriptor, _HEADER_BYTES, 0)
-        if header:
-            if len(header) < _HEADER_BYTES or not header.startswith(_HEADER):
-                raise ValueError(f"buffer: {self.path} is no SQLite database; it was left as it is")
-            if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
-                raise ValueError(f"buffer: {self.path} is another application's database; it was left as it is")
-            self._check_version(int.from_bytes(header[60:64], "big"))
+        check_header(self.path, os.pread(descriptor, HEADER_BYTES, 0))
         self._identity = identity
-
-    def _check_version(self, version: int) -> None:
-        if version > len(_STEPS):
-            text = f"is of a newer version of this package (its schema is {version}, known is {len(_STEPS)})"
-            raise ValueError(f"buffer: {self.path} {text}; it was left as it is")
 
     def _connected(self, patience: float, *, net: bool) -> sqlite3.Connection:
         uri = f"file:{quote(self.path)}?mode=rw"
         options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "cached_statements": 32}
         connection: sqlite3.Connection = sqlite3.connect(uri, uri=True, timeout=patience, **options)
         try:
+            self._log_pages = log_pages(self.path, self._most_pages)
             connection.text_factory = bytes  # or else the error about a damaged text would quote it
-            self._upgrade(connection)
+            upgrade(connection, self.path)
+            begin_log(connection, self.path)
             for setting in (
-                "journal_mode = WAL",
                 f"synchronous = {self._synchronous}",
                 f"journal_size_limit = {_WAL_LIMIT}",
-                f"wal_autocheckpoint = {log_pages(self.path, self._most_pages) if net else 0}",
+                f"wal_autocheckpoint = {self._log_pages if net else 0}",
                 f"busy_timeout = {int(PATIENCE * 1000)}",
             ):
                 connection.execute(f"PRAGMA {setting}").fetchall()
@@ -168,31 +145,16 @@ class SpoolConnections:
             raise
         return connection
 
-    def _upgrade(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        self._check_version(version)
-        if version == len(_STEPS):
-            return
-        connection.execute("BEGIN IMMEDIATE")  # another process may just be doing the same
-        try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            for step in _STEPS[version:]:
-                for statement in step.split(";"):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {len(_STEPS)}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-
     def _to_write(self) -> sqlite3.Connection:
         """The connection for puts, and a look whether the file is still where it was."""
         now = time.monotonic()
+        self.let_go()
         if self._writer is None:
             self._writer = self._again(now, net=True)
             self._look_again, self._pages = 0.0, 0
         if now >= self._look_again:
             self._look(now)
+            self._bound_log(self._writer)
         return self._writer
 
     def _to_read(self) -> sqlite3.Connection:
@@ -230,6 +192,28 @@ class SpoolConnections:
         except OSError as error:
             raise self.say(Trouble(error.strerror or type(error).__name__)) from None
 
+    def _bound_log(self, writer: sqlite3.Connection) -> None:
+        """Let the log grow no further than the file may, if somebody reads the file for so long."""
+        self._log_is_full = False
+        if log_bytes(self.path) > self._most_pages * PAGE:
+            try:
+                self._log_is_full = bool(writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            except sqlite3.Error as error:
+                raise self._failed(error, writer) from None
+
+    def let_go(self) -> bool:
+        """End the read transaction that puts share, as the one whose turn it is.
+
+        Returns:
+            Whether there was one.
+        """
+        held, self._held = self._held, None
+        if held is None:
+            return False
+        with suppress(sqlite3.Error):  # a fork may have closed its connection
+            held.close()
+        return True
+
     def check(self) -> None:
         """See whether the file is still where it was.
 
@@ -240,6 +224,7 @@ class SpoolConnections:
 
     def close(self) -> None:
         """Close the connections, as the only one who uses them; what comes next opens the file that is there then."""
+        self.let_go()
         reader, writer = self._reader, self._writer
         self._reader = self._writer = None
         self._drop(reader, writer)
@@ -279,50 +264,6 @@ class SpoolConnections:
         self.trouble = str(trouble)
         return trouble
 
-    # Statements of several kinds
-
-    def _insert(self, statement: str, values: Sequence[Any]) -> bool:
-        """Whether there was no such row."""
-        while True:
-            writer = self._writer
-            if writer is None or time.monotonic() >= self._look_again:
-                writer = self._to_write()
-            try:
-                writer.execute(statement, values)
-            except sqlite3.IntegrityError:
-                return False
-            except sqlite3.Error as error:
-                if writer is self._writer:  # or else a fork has closed it just now, in a signal handler
-                    raise self._failed(error, writer) from None
-            else:
-                return True
-
-    def _run(self, script: str) -> None:
-        """Run statements in one transaction: by one call into C, in which no signal handler is let in."""
-        writer = self._to_write()
-        try:
-            writer.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
-        except sqlite3.Error as error:
-            with suppress(sqlite3.Error):
-                if writer.in_transaction:
-                    writer.execute("ROLLBACK")
-            raise self._failed(error, writer) from None
-
-    def _write(self, statement: str, values: Sequence[Any]) -> sqlite3.Cursor:
-        writer = self._to_write()
-        try:
-            return writer.execute(statement, values)
-        except sqlite3.Error as error:
-            raise self._failed(error, writer) from None
-
-    def _read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self.reading:
-            reader = self._to_read()
-            try:
-                return reader.execute(statement, values).fetchall()
-            except sqlite3.Error as error:
-                raise self._failed(error, reader) from None
-
     # Forks
 
     def rest(self, deadline: float) -> None:
@@ -330,6 +271,7 @@ class SpoolConnections:
         for lock in (self.reading, self._writing):
             lock.acquire(timeout=max(deadline - time.monotonic(), 0.0))
         if self.reading._is_owned() and self._writing._is_owned():  # noqa: SLF001 - see the memory buffer
+            self.let_go()
             reader, self._reader = self._reader, None
             writer, self._writer = self._writer, None
             self._drop(reader, writer)
@@ -344,6 +286,7 @@ class SpoolConnections:
         """In a forked child: begin anew. A connection that could not be closed before stays the parent's."""
         for connection in self._live:
             keep_for_ever(connection)
+            keep_for_ever(self._held)
             lock_as_inherited(self.path)
         self._begin()
 

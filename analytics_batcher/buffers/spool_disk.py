@@ -73,6 +73,14 @@ def log_pages(path: str, most: int) -> int:
     return max(_LEAST_LOG, min(pages, _MOST_LOG))
 
 
+def log_bytes(path: str) -> int:
+    """The size of a file's log."""
+    try:
+        return Path(f"{path}-wal").stat().st_size
+    except OSError:
+        return 0
+
+
 def pages_for(path: str, most: int, size: int) -> int:
     """How far a file may grow, so that room is left for its log, in which removals are written too.
 
@@ -117,12 +125,12 @@ def forget_probe(identity: tuple[int, int] | None) -> None:
         os.close(descriptor)
 
 
-def keep_for_ever(connection: object) -> None:
-    """See to it that a parent's connection is never closed here, not at the interpreter's end either."""
+def keep_for_ever(inherited: object) -> None:
+    """See to it that what a parent has open is never closed here, not at the interpreter's end either."""
     with suppress(Exception):
         import ctypes  # noqa: PLC0415 - hardly ever needed: after a fork of which nobody was told before
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 def lock_as_inherited(path: str) -> None:

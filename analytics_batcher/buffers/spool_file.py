@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
-from .spool_connections import SpoolConnections
 from .spool_disk import Trouble
+from .spool_statements import SpoolStatements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +45,7 @@ class Stream(NamedTuple):
     left: int
 
 
-class SpoolFile(SpoolConnections):
+class SpoolFile(SpoolStatements):
     """The statements that a buffer makes; those that write are made in one's turn."""
 
     def insert(self, row: int, record: bytes) -> bool:
@@ -160,7 +160,10 @@ class SpoolFile(SpoolConnections):
 
     def checkpoint(self) -> None:
         """Bring what is in the log into the file, so that the log begins anew."""
-        with suppress(Trouble):
+        with suppress(Trouble, RuntimeError):
+            with self.turn as mine:
+                if mine:
+                    self.let_go()
             self._read("PRAGMA wal_checkpoint(PASSIVE)")
 
 

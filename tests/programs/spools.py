@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import logging
 import os
 import resource
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -19,8 +21,8 @@ from pathlib import Path
 
 from harness import balanced_books, be_told, books, make_client, say, start, track
 
-from analytics_batcher import SqliteBuffer, lifecycle
-from analytics_batcher.buffers import Lease, spool_connections
+from analytics_batcher import SqliteBuffer, dead_letters, lifecycle
+from analytics_batcher.buffers import Lease, spool_schema
 from analytics_batcher.stamp import HEAD_BYTES, new_head
 
 PAUSE = threading.Event()
@@ -208,10 +210,60 @@ def die_at(path, log, number, what):
         go_through(path, log)
 
 
+def buries(folder, url):
+    """Kill a process at each step on the way of three messages that are refused, and see what is left of them."""
+    wrong, steps = [], 0
+    for number in count(1):
+        files = path, letters, log = [Path(folder) / f"{number}.{suffix}" for suffix in ("db", "jsonl", "log")]
+        killed = in_child(lambda files=files, number=number: bury(url, number, *files))
+        ids = log.read_text().split() if log.exists() else []
+        buried = [json.loads(line)["id"] for line in letters.read_text().splitlines()] if letters.exists() else []
+        left = in_child(lambda path=path, log=log: note_left(path, log)) if path.exists() else 0
+        kept = log.read_text().split()[len(ids) :] if log.exists() else []
+        steps = number
+        whole = len(buried) == 3 if killed == 0 else killed == -signal.SIGKILL
+        if left or not whole or {*ids} - {*buried, *kept}:
+            wrong.append([number, killed, ids, buried, kept])
+        if killed == 0 or number > 300:
+            break
+    say(steps=steps, wrong=wrong)
+
+
+def bury(url, number, path, letters, log):
+    """Track three messages, and have them refused, until the so-manieth step."""
+    connect, append = sqlite3.connect, dead_letters.append
+
+    def append_or_die(*arguments, **named):
+        Killing.count()
+        append(*arguments, **named)
+        Killing.count()
+
+    sqlite3.connect = lambda *arguments, **named: connect(*arguments, factory=Killing, **named)
+    dead_letters.append = append_or_die
+    Killing.left = number
+    client = make_client(url, buffer=SqliteBuffer(path), dead_letters=letters, background=False)
+    note = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for one in ("first", "second", "third"):
+        if client.track("u", "happened", message_id=one):
+            os.write(note, f"{one}\n".encode())
+    client.flush(5)
+    client.shutdown(0)
+
+
+def note_left(path, log):
+    """Note the ids of what is in the file."""
+    buffer = SqliteBuffer(path).open("vitally", 5, 2**20)
+    lease = Lease()
+    buffer.take(lease, 5, 10**6)
+    with log.open("a") as file:
+        file.writelines(f"{json.loads(record[HEAD_BYTES:])['messageId']}\n" for record in lease.records)
+    buffer.finish()
+
+
 def add_a_step():
     """Another version of the schema."""
     more = "ALTER TABLE stream ADD COLUMN more INTEGER; CREATE TABLE another (x); UPDATE stream SET more = 1;"
-    spool_connections._STEPS = (*spool_connections._STEPS, more)
+    spool_schema.STEPS = (*spool_schema.STEPS, more)
 
 
 def go_through(path, log):
@@ -261,7 +313,7 @@ def look_after(path, log, what):
         4: found != sorted(found, key=int),
         5: recovered != len(found) or ledger.recovered != len(found) or ledger.vanished,
         6: not whole,
-        7: version != len(spool_connections._STEPS),
+        7: version != len(spool_schema.STEPS),
         8: left != [0, 0],
         9: [*path.parent.glob(f"{path.name}-*.owner")],
     }
@@ -389,6 +441,34 @@ def brims(folder, url, brim):
     say(recovered=recovered, after=balanced_books(later), delivered=later.stats().delivered, **facts)
 
 
+def reads_only(folder, url):
+    """Find a file, with messages in it, on a file system that nobody may write to, until one may again."""
+    logging.basicConfig(format="LOG %(message)s")
+
+    def mount(options):
+        subprocess.run(["/bin/mount", "-o", f"remount,{options}", folder], check=True)
+
+    options = {"buffer": SqliteBuffer(f"{folder}/spool.db"), "flush_interval": 0.01}
+    client = make_client(NOWHERE, **options)
+    track(client, "before", 10)
+    client.shutdown(0)
+    mount("ro")
+    client = make_client(url, **options)
+    slowest, accepted = 0.0, 0
+    for _ in range(50):
+        began = time.monotonic()
+        accepted += client.track("while", "happened")
+        slowest = max(slowest, time.monotonic() - began)
+    refused = books(client)
+    mount("rw")
+    recovered = recovers(client)
+    until = time.monotonic() + 15
+    while client.stats().recovered < 10 and time.monotonic() < until:
+        PAUSE.wait(0.05)
+    client.flush(10)
+    say(slowest=slowest, accepted=accepted, refused=refused, recovered=recovered, after=balanced_books(client))
+
+
 if __name__ == "__main__":
     start(
         {
@@ -402,5 +482,7 @@ if __name__ == "__main__":
             "interrupted": interrupted,
             "fills": fills,
             "brims": brims,
+            "reads_only": reads_only,
+            "buries": buries,
         }
     )
