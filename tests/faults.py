@@ -1117,7 +1117,131 @@ LETTERS = [
     ),
 ]
 
+DISK = [
+    Fault(
+        "a child keeps its parent's lock",
+        "buffers/owners.py",
+        {"    for descriptor in tuple(_held):\n": "    for descriptor in ():\n"},
+        ["test_sqlite.py::test_a_child_does_not_keep_its_parent_alive"],
+    ),
+    Fault(
+        "who lives is taken for dead",
+        "buffers/spool_heirs.py",
+        {"            if estate.is_free:": "            if True:"},
+        [
+            "test_sqlite.py::test_a_stopped_owner_keeps_its_messages",
+            "test_sqlite.py::test_two_clients_of_one_process_are_two_owners",
+        ],
+    ),
+    Fault(
+        "others may read the file",
+        "buffers/spool_disk.py",
+        {"else flags, 0o600)": "else flags, 0o644)"},
+        ["test_spool_file.py::test_nobody_else_may_read_the_files"],
+    ),
+    Fault(
+        "the log may have the last of the disk",
+        "buffers/spool_disk.py",
+        {" - 2 * log_pages(path, most) * PAGE": ""},
+        ["test_sqlite.py::test_a_full_file_system_is_emptied"],
+    ),
+    Fault(
+        "the monotonic clock of another run of the system is believed",
+        "buffers/spool_lines.py",
+        {"record if line.same_boot else _rebased(record, now, moment)": "record"},
+        ["test_spool_file.py::test_ages_hold_across_processes"],
+    ),
+    Fault(
+        "a wall clock that was never set is believed",
+        "buffers/spool_lines.py",
+        {" if _UNSET < wall < moment else 0.0": ""},
+        ["test_spool_file.py::test_ages_hold_across_processes"],
+    ),
+    Fault(
+        "the file grows without bound",
+        "buffers/spool_connections.py",
+        {"max_page_count = {pages}": "max_page_count = 999999999"},
+        ["test_spool_file.py::test_the_file_is_bounded", "test_spool_file.py::test_the_bytes_of_others_count_too"],
+    ),
+    Fault(
+        "the log grows without bound while somebody reads",
+        "buffers/spool_connections.py",
+        {"            self._bound_log(self._writer)\n": ""},
+        ["test_spool_file.py::test_the_log_is_bounded_while_somebody_reads"],
+    ),
+    Fault(
+        "what puts share is held while the log is written back",
+        "buffers/spool_file.py",
+        {"                    self.let_go()": "                    pass"},
+        ["test_spool_file.py::test_puts_share_a_transaction_until_somebody_comes_by"],
+    ),
+    Fault(
+        "puts share a transaction that nobody ends",
+        "buffers/spool_statements.py",
+        {"self._shares = self.may_share and ": "self._shares = "},
+        ["test_spool_file.py::test_puts_share_a_transaction_until_somebody_comes_by"],
+    ),
+    Fault(
+        "a put is refused because another process wrote",
+        "buffers/spool_statements.py",
+        {"                if self.let_go():": "                if False:"},
+        ["test_spool_file.py::test_puts_of_two_who_share_nothing_with_each_other"],
+    ),
+    Fault(
+        "another application's database is opened",
+        "buffers/spool_schema.py",
+        {"!= APPLICATION_ID:": "== 7:"},
+        ["test_spool_file.py::test_a_strange_file_is_refused_and_left_as_it_is"],
+    ),
+    Fault(
+        "a disk without shared memory is taken",
+        "buffers/spool_schema.py",
+        {'.fetchone()[0] != b"wal"': '.fetchone()[0] == b"?"'},
+        ["test_spool_file.py::test_a_disk_without_shared_memory_is_refused"],
+    ),
+    Fault(
+        "a damaged record is handed out",
+        "buffers/spool_file.py",
+        {"total == crc32(record, row & _SEED)": "total is not None"},
+        ["test_spool_file.py::test_a_damaged_file_costs_what_was_touched", "test_spool_file.py::test_a_loss_is_told"],
+    ),
+    Fault(
+        "rows of a damaged file are believed in any order",
+        "buffers/spool_file.py",
+        {"if not last < row <= upto:": "if row == last == upto:"},
+        ["test_spool_file.py::test_a_damaged_file_costs_what_was_touched"],
+    ),
+    Fault(
+        "what cannot be read is asked for without a pause",
+        "buffers/spool.py",
+        {"            self._token.acquire(timeout=_UNREADABLE)": "            pass"},
+        ["test_spool_file.py::test_what_cannot_be_read_is_asked_for_less_often"],
+    ),
+    Fault(
+        "what was left is not sent before a call",
+        "client.py",
+        {"                if lane.buffer.durable:": "                if not lane.buffer.durable:"},
+        ["test_sqlite.py::test_what_is_left_is_sent_by_the_next_client"],
+    ),
+    Fault(
+        "the exit calls lost what is kept",
+        "pipeline.py",
+        {"kept=bool(kept)": "kept=False"},
+        ["test_sqlite.py::test_the_exit_says_what_is_kept"],
+    ),
+    Fault(
+        "a message leaves the file before its letter is written",
+        "consumer.py",
+        {
+            "        self._write_durably(outcome.losses, records)\n": "",
+            "        written = self._buffer.durable\n": "        written = False\n",
+        },
+        ["test_sqlite.py::test_a_kill_at_any_step_leaves_the_message_or_its_letter"],
+    ),
+]
+
 FAULTS = [
+    *DISK,
     *FLIGHTS,
     *LETTERS,
     *LOCKS,

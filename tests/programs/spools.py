@@ -19,10 +19,12 @@ from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 
+from canary import TOKEN
 from harness import balanced_books, be_told, books, make_client, say, start, track
 
-from analytics_batcher import SqliteBuffer, dead_letters, lifecycle
+from analytics_batcher import Retry, SqliteBuffer, dead_letters, lifecycle
 from analytics_batcher.buffers import Lease, spool_schema
+from analytics_batcher.receiver import Receiver, Reply
 from analytics_batcher.stamp import HEAD_BYTES, new_head
 
 PAUSE = threading.Event()
@@ -383,12 +385,12 @@ def interrupted(path, how):
     )
 
 
-def fill(client):
+def fill(client, size=300):
     """Track more than there is room for: how long the slowest call took, how many were refused, and the books."""
     slowest, refused = 0.0, 0
     for number in range(6_000):
         begun = time.monotonic()
-        refused += not client.track("u", "happened", {"n": number, "text": "x" * 300})
+        refused += not client.track("u", "happened", {"n": number, "text": "x" * size})
         slowest = max(slowest, time.monotonic() - begun)
     return {"slowest": slowest, "refused": refused, "filled": books(client)}
 
@@ -441,6 +443,18 @@ def brims(folder, url, brim):
     say(recovered=recovered, after=balanced_books(later), delivered=later.stats().delivered, **facts)
 
 
+def empties(folder, size):
+    """Fill a small file system, and have all of it delivered in the same process, whose removals need room too."""
+    with Receiver(api_token=TOKEN) as receiver:
+        receiver.decide = lambda _: Reply(503)
+        options = {"buffer": SqliteBuffer(f"{folder}/spool.db"), "flush_interval": 0.01, "retry": Retry(cap=0.1)}
+        client = make_client(receiver.url, **options)
+        facts = fill(client, int(size))
+        receiver.decide = None
+        client.flush(20)
+        say(recovered=recovers(client), after=balanced_books(client), **facts)
+
+
 def reads_only(folder, url):
     """Find a file, with messages in it, on a file system that nobody may write to, until one may again."""
     logging.basicConfig(format="LOG %(message)s")
@@ -482,6 +496,7 @@ if __name__ == "__main__":
             "interrupted": interrupted,
             "fills": fills,
             "brims": brims,
+            "empties": empties,
             "reads_only": reads_only,
             "buries": buries,
         }
