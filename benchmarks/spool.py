@@ -16,11 +16,11 @@ import time
 import uuid
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analytics_batcher import Client, SqliteBuffer, Vitally
+from analytics_batcher import Client, Retry, SqliteBuffer, Vitally
 from analytics_batcher.buffers import Lease
 from analytics_batcher.stamp import new_head
 
@@ -88,20 +88,17 @@ def p50(call: Callable[[], object], count: int) -> list[int]:
 
 def calls(folder: Path, count: int, repeats: int) -> None:
     """The caller's side."""
-    options = {
+    options: dict[str, Any] = {
         "flush_interval": 3600.0,
+        "retry": Retry(base=3600, cap=3600, jitter="none"),  # the consumer sleeps meanwhile
         "max_queue_messages": 10_000_000,
         "max_queue_bytes": 2**33,
         "shutdown_timeout": 0,
     }
+    spool = SqliteBuffer(folder / "calls.db", max_bytes=2**34)
     clients = {
         "memory": Client(Vitally(api_token="t", base_url=NOWHERE), background=False, **options),
-        "spool": Client(
-            Vitally(api_token="t", base_url=NOWHERE),
-            buffer=SqliteBuffer(folder / "calls.db", max_bytes=2**34),
-            background=False,
-            **options,
-        ),
+        "spool": Client(Vitally(api_token="t", base_url=NOWHERE), buffer=spool, **options),
     }
     kinds = {
         "like a peer": like_a_peer(),
