@@ -19,7 +19,7 @@ from analytics_batcher.consumer import Consumer
 
 TICK = 1e-6  # a system never wakes anybody early
 _READS = 3_000
-_REAL_SECONDS = 60.0
+_REAL_SECONDS = 900.0  # hours of that time, in which a thread dies every second, take minutes
 
 
 class Spinning(BaseException):
