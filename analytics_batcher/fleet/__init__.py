@@ -1,0 +1,1 @@
+"""Past one machine: producers add records to Redis streams, relays deliver them."""
