@@ -10,9 +10,8 @@ import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
-from ..settings import shown
+from ..streams import address_of, checked_url, secrets_of
 from ..text import printable
 
 if TYPE_CHECKING:
@@ -21,23 +20,25 @@ if TYPE_CHECKING:
 
 GROUP: Final = "relays"
 """The consumer group of each stream."""
-_SCHEMES: Final = ("redis", "rediss", "unix")
-_STREAM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 _LEAST_VERSION: Final = (6, 2)
 _LEAST_SECONDS: Final = 0.05
 _TEXT_CHARACTERS: Final = 300
+_IN_SCRIPT: Final = re.compile(r"@user_script: ?\d+: -?([A-Z]+ [^@]*)$")
+_BY_SCRIPT: Final = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?")
 _HINT: Final = "the fleet needs the package redis: pip install 'analytics-batcher[redis]'"
 
 
 class Trouble(Exception):  # noqa: N818 - what is wrong is the server, or the way to it
     """The server did not do what it was asked to.
 
-    Attributes:
+    Args:
+        detail: What it said, or what came of it.
         lasts: Whether it is a matter of settings, on which waiting is no help.
+        hide: Secrets that the server may have repeated.
     """
 
-    def __init__(self, detail: str, *, lasts: bool = False) -> None:
-        super().__init__(printable(detail, limit=_TEXT_CHARACTERS))
+    def __init__(self, detail: str, *, lasts: bool = False, hide: Sequence[str] = ()) -> None:
+        super().__init__(printable(detail, limit=_TEXT_CHARACTERS, hide=hide))
         self.lasts = lasts
 
 
@@ -90,44 +91,6 @@ class Keys:
         return f"{self._tag}:sent:{sender}"
 
 
-def checked_url(url: Any) -> str:
-    """Check a server's URL.
-
-    Raises:
-        ValueError: If it is none. What it says of the URL has no password in it.
-    """
-    try:
-        parts = urlsplit(url if isinstance(url, str) else "")
-        fits = parts.scheme in _SCHEMES and bool(parts.hostname or parts.scheme == "unix")
-        _ = parts.port
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            "url (not shown, as it may have a password in it): allowed is redis://, rediss:// or unix:// and a server, "
-            "such as redis://localhost:6379/0"
-        )
-    return str(url)
-
-
-def address_of(url: str) -> str:
-    """A URL without its credentials and options, to be shown."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return printable(f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}")
-
-
-def checked_stream(stream: Any) -> str:
-    """Check a stream's name.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if not isinstance(stream, str) or not _STREAM.fullmatch(stream):
-        raise ValueError(f"stream={shown(stream)}: allowed are 1 to 100 letters, digits and any of _ . : -")
-    return stream
-
-
 class Server:
     """One connection to a Redis server. Used by one thread at a time.
 
@@ -138,10 +101,13 @@ class Server:
     """
 
     def __init__(self, url: str, *, timeout: float, allow_volatile: bool = False) -> None:
-        self._url = url
+        self._url = checked_url(url)
+        self._secrets = secrets_of(self._url)
         self._timeout = timeout
         self._allow_volatile = allow_volatile
         self._client: Any = None
+        self.until = 0.0
+        """When what is under way must have ended, in seconds of the monotonic clock."""
         self.version: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
@@ -190,42 +156,46 @@ class Server:
             Trouble: If it was not done, or nobody knows whether.
         """
         redis = _redis()
+        most = time.monotonic() + self._timeout
+        self.until = most if deadline is None else min(deadline, most)
         try:
-            client = self._connected(deadline)
-            self._be_done_by(client, deadline, patience)
+            client = self._connected()
+            self.until = most + patience if deadline is None else min(deadline, most + patience)
             return client.execute_command(*command)
         except redis.exceptions.NoScriptError:
             raise
+        except Trouble:
+            self.close()  # to look again at what it was about
+            raise
         except redis.exceptions.ResponseError as error:
-            raise Trouble(str(error), lasts=_lasts(error)) from None
+            if _is_elsewhere(str(error)):
+                self.close()  # the next connection may lead there
+            raise self._trouble(error) from None
         except (redis.exceptions.RedisError, OSError) as error:
             self.close()  # or an answer that comes late would be taken for that to the next call
-            raise Trouble(f"{type(error).__name__}: {error}", lasts=_lasts(error)) from None
+            raise self._trouble(error) from None
         except BaseException:
             self.close()  # interrupted in between: as above
             raise
 
-    def _connected(self, deadline: float | None) -> Any:
+    def _trouble(self, error: Exception) -> Trouble:
+        return Trouble(_text_of(error), lasts=_lasts(error), hide=self._secrets)
+
+    def _connected(self) -> Any:
         if self._client is None:
             redis = _redis()
-            timeout = self._timeout if deadline is None else _between(deadline - time.monotonic(), self._timeout)
-            client = redis.Redis.from_url(
-                self._url,
-                socket_timeout=self._timeout,
-                socket_connect_timeout=timeout,
-                retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # or a batch might be added more than once
-                single_connection_client=True,
-            )
-            self._be_done_by(client, deadline, 0.0)
-            self._check(client.info("everything"))
+            options = redis.connection.parse_url(self._url)
+            kind = _bounded(options.pop("connection_class", redis.connection.Connection), self)
+            options["retry"] = redis.retry.Retry(redis.backoff.NoBackoff(), 0)  # or a batch might be sent twice
+            pool = redis.ConnectionPool(connection_class=kind, **options)
+            client = redis.Redis(connection_pool=pool, single_connection_client=True)
+            try:
+                self._check(client.info("everything"))
+            except BaseException:
+                client.connection.disconnect()
+                raise
             self._client = client
         return self._client
-
-    def _be_done_by(self, client: Any, deadline: float | None, patience: float) -> None:
-        most = self._timeout + patience
-        client.connection.connect()  # if it is not
-        sock = client.connection._sock  # noqa: SLF001 - a call has no timeout of its own there
-        sock.settimeout(most if deadline is None else _between(deadline - time.monotonic(), most))
 
     def _check(self, told: dict[str, Any]) -> None:
         """See whether the server keeps what it is given."""
@@ -252,19 +222,58 @@ class Server:
             )
 
 
-def _between(seconds: float, most: float) -> float:
-    return min(max(seconds, _LEAST_SECONDS), most)
+def _bounded(kind: Any, server: Server) -> Any:
+    """A kind of connection of which no wait outlasts `server.until`, be it for a greeting or for an answer."""
+
+    class Bounded(kind):  # type: ignore[misc] # the kind is the URL's
+        def _bound(self) -> float:
+            left = max(server.until - time.monotonic(), _LEAST_SECONDS)
+            if self._sock is not None:
+                self._sock.settimeout(left)
+            return left
+
+        def _connect(self) -> Any:
+            self.socket_timeout = self.socket_connect_timeout = self._bound()
+            return super()._connect()
+
+        def send_packed_command(self, *arguments: Any, **options: Any) -> Any:
+            self._bound()
+            return super().send_packed_command(*arguments, **options)
+
+        def read_response(self, *arguments: Any, **options: Any) -> Any:
+            self._bound()
+            return super().read_response(*arguments, **options)
+
+    return Bounded
 
 
 def _lasts(error: Exception) -> bool:
     """Whether it will not pass by itself."""
-    return str(error).startswith(("WRONGPASS", "NOAUTH", "NOPERM", "ERR unknown command", "invalid username"))
+    exceptions = _redis().exceptions
+    refused = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
+    return isinstance(error, refused) or str(error).startswith(("WRONGPASS", "NOAUTH", "NOPERM", "unknown command"))
+
+
+def _is_elsewhere(text: str) -> bool:
+    """Whether another server is the one to be asked now: this one was the master, or had the keys."""
+    return any(word in text for word in ("READONLY", "read only replica", "MASTERDOWN", "CLUSTERDOWN", "MOVED"))
+
+
+def _text_of(error: Exception) -> str:
+    """What an error says; of one within a script, what was wrong there."""
+    inside = _IN_SCRIPT.search(str(error))
+    if inside is not None:
+        return inside[1]
+    text = _BY_SCRIPT.sub("", str(error))
+    plain = type(error) is _redis().exceptions.ResponseError  # of the others, the name stands for the text's first word
+    return text if plain else f"{type(error).__name__}: {text}"
 
 
 def _redis() -> ModuleType:
     try:
         import redis  # noqa: PLC0415 - an extra, and not for those who have no fleet
         import redis.backoff  # noqa: PLC0415 - as above
+        import redis.connection  # noqa: PLC0415 - as above
         import redis.retry  # noqa: PLC0415 - as above
     except ImportError:
         raise ImportError(_HINT) from None
