@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .buffers.redis import RedisBuffer
     from .buffers.sqlite import SqliteBuffer
     from .client import Client
     from .default import (
@@ -65,6 +66,7 @@ _HOMES = {
     "MessageError": "errors",
     "MessageTooLarge": "errors",
     "QueueFull": "errors",
+    "RedisBuffer": "buffers.redis",
     "ReplayResult": "replays",
     "Retry": "retry",
     "Segment": "destinations.segment",
@@ -107,6 +109,7 @@ __all__ = [
     "MessageError",
     "MessageTooLarge",
     "QueueFull",
+    "RedisBuffer",
     "ReplayResult",
     "Retry",
     "Segment",

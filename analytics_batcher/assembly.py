@@ -13,6 +13,7 @@ import dateutil.tz
 
 from .before_send import BeforeSend
 from .buffers.memory import MemoryBuffer
+from .buffers.redis import RedisBuffer
 from .buffers.sqlite import SqliteBuffer
 from .concurrency import ConcurrentConsumer
 from .consumer import Consumer
@@ -22,7 +23,7 @@ from .lanes import Lane
 from .options import limits_of
 from .pipeline import Pipeline
 from .report import Reporter
-from .retry import Pace
+from .retry import Pace, Retry
 from .settings import shown
 from .transport import Transport
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .buffers import Buffer
     from .destinations import Destination
     from .options import Options
+    from .sender import Sender
 
 LOADED = (backoff, dateutil.parser, dateutil.tz, decimal)
 """What the calls and the consumer import where they use it."""
@@ -54,11 +56,15 @@ def lanes_of(
     limits = [limits_of(one, *lowered) for one in destinations]
     rate = options.max_requests_per_second
     pace = None if rate is None else Pace(rate)
+    _check_buffer(options)
+    alone = len(destinations) == 1
     pairs = zip(destinations, limits, strict=True)
-    return tuple([Lane(one, own, assemble(one, own, options, pace)) for one, own in pairs])
+    return tuple([Lane(one, own, assemble(one, own, options, pace, alone=alone)) for one, own in pairs])
 
 
-def assemble(destination: Destination, limits: Limits, options: Options, pace: Pace | None) -> Pipeline:
+def assemble(
+    destination: Destination, limits: Limits, options: Options, pace: Pace | None, *, alone: bool = True
+) -> Pipeline:
     """Make the buffer, the senders and the consumer of one destination.
 
     Args:
@@ -66,11 +72,16 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
         limits: The destination's own limits, or lower ones.
         options: The client's settings.
         pace: Bounds the requests in a second over all of the client's destinations, or `None`.
+        alone: Whether it is the client's only destination.
 
     Raises:
         ValueError: If `timeout`, `proxy` or `verify` is wrong.
+        ImportError: If the buffer needs an extra that is not installed.
     """
     standing, hook = Standing(), options.before_send
+
+    def make_before_send() -> BeforeSend | None:
+        return hook and BeforeSend(hook, destination.check, options.default)
 
     def make_sender() -> BatchSender:
         transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
@@ -79,12 +90,17 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
             transport,
             limits,
             options.retry,
-            before_send=hook and BeforeSend(hook, destination.check, options.default),
+            before_send=make_before_send(),
             gzip=bool(options.gzip) and destination.gzip,
             standing=standing,
         )
 
-    sender = make_sender()
+    sender: Sender = make_sender()
+    if isinstance(options.buffer, RedisBuffer) and options.enabled:
+        stream = options.buffer.stream if alone else f"{options.buffer.stream}:{destination.name}"
+        sender = _shipping(
+            options.buffer, stream, destination.name, limits, options.retry, before_send=make_before_send()
+        )
     reporter = Reporter(
         destination.name,
         on_drop=options.on_drop,
@@ -98,7 +114,7 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
         "max_age": options.retry.age(durable=buffer.durable),
         "pace": pace,
     }
-    if options.concurrency == 1:
+    if not isinstance(sender, BatchSender) or options.concurrency == 1:
         consumer = Consumer(buffer, sender, reporter, **timing)
     else:
         many = options.concurrency
@@ -111,6 +127,48 @@ def assemble(destination: Destination, limits: Limits, options: Options, pace: P
         background=options.background,
         shutdown_timeout=options.shutdown_timeout,
     )
+
+
+def _shipping(
+    buffer: RedisBuffer, stream: str, name: str, limits: Limits, retry: Retry, *, before_send: BeforeSend | None
+) -> Sender:
+    from .fleet import server, shipping  # noqa: PLC0415 - not for those who have no fleet
+
+    server.load()
+    return shipping.ShippingSender(
+        name,
+        server.Server(buffer.url, timeout=buffer.timeout, allow_volatile=buffer.allow_volatile),
+        stream,
+        retry,
+        shards=buffer.shards,
+        max_messages=buffer.max_messages,
+        max_bytes=buffer.max_bytes,
+        message_bytes=limits.message_bytes,
+        before_send=before_send,
+    )
+
+
+def _check_buffer(options: Options) -> None:
+    stage: Any = options.buffer
+    if isinstance(options.buffer, RedisBuffer):
+        stage = options.buffer.stage
+        if not isinstance(stage, SqliteBuffer | None):
+            raise ValueError(  # noqa: TRY004 - as all settings
+                f"RedisBuffer.stage={shown(stage)}: allowed is SqliteBuffer(...) or None"
+            )
+        if options.concurrency != 1:
+            raise ValueError(
+                f"concurrency={options.concurrency}: allowed with RedisBuffer is 1, as requests are its relays' matter"
+            )
+        if options.max_requests_per_second is not None:
+            raise ValueError(
+                f"max_requests_per_second={options.max_requests_per_second}: allowed with RedisBuffer is None, as "
+                "requests are its relays' matter"
+            )
+    elif not isinstance(stage, SqliteBuffer | None):
+        raise ValueError(  # noqa: TRY004 - as all settings
+            f"buffer={shown(stage)}: allowed is SqliteBuffer(...), RedisBuffer(...) or None"
+        )
 
 
 def _letters(destination: Destination, options: Options) -> DeadLetters | None:
@@ -129,8 +187,8 @@ def _letters(destination: Destination, options: Options) -> DeadLetters | None:
 def _buffer(name: str, options: Options, *, keep_evicted: bool) -> Buffer:
     policy = {"evict": options.when_full == "drop_oldest", "keep_evicted": keep_evicted}
     bounds = options.max_queue_messages, options.max_queue_bytes
-    if options.buffer is not None and not isinstance(options.buffer, SqliteBuffer):
-        raise ValueError(f"buffer={shown(options.buffer)}: allowed is SqliteBuffer(...) or None")
-    if options.buffer is None or not options.enabled:
+    stage = options.buffer.stage if isinstance(options.buffer, RedisBuffer) else options.buffer
+    if stage is None or not options.enabled:
         return MemoryBuffer(*bounds, **policy)
-    return options.buffer.open(name, *bounds, **policy)
+    buffer: Buffer = stage.open(name, *bounds, **policy)
+    return buffer

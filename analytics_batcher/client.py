@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .buffers.redis import RedisBuffer
     from .buffers.sqlite import SqliteBuffer
     from .destinations import Destination
     from .direct import BatchResult
@@ -37,7 +38,8 @@ class Client(Calls):
     Args:
         destination: Where to: `Vitally(...)`, `CustomerIO(...)`, `Segment(...)`; or a sequence of them, each of which
             gets every message through a buffer and a thread of its own.
-        buffer: `SqliteBuffer(path)` keeps messages in a file until they are delivered; `None`: in memory.
+        buffer: `SqliteBuffer(path)` keeps messages in a file until they are delivered; `RedisBuffer(url)` ships them to
+            a stream, from which relays deliver; `None`: in memory.
         max_queue_messages: The most messages to hold, those in flight included. With a file: to hold in memory, too.
         max_queue_bytes: The most bytes to hold, those in flight and each message's overhead included. As above.
         when_full: `"drop_newest"` refuses the new message, `"drop_oldest"` gives up the oldest one that is not in
@@ -48,8 +50,9 @@ class Client(Calls):
         message_bytes: The most bytes of a message, its id and time included; `None`: the destination's own limit.
         flush_interval: Seconds that a message may wait for company.
         concurrency: The most requests in flight at once, 1 to 64, for endpoints that are slow to answer. What concerns
-            one user (or else account, or organization) stays in order.
+            one user (or else account, or organization) stays in order. With `RedisBuffer`: 1.
         max_requests_per_second: The most requests in a second, evenly spaced, over all destinations; `None`: no limit.
+            With `RedisBuffer`: `None`, as the relays have it.
         retry: The waits between attempts, and the age at which a message is given up.
         timeout: Seconds for one request, from connecting to the answer's end; or `(connect, read)`, which bound the
             connecting, and the whole to their sum.
@@ -78,7 +81,7 @@ class Client(Calls):
         self,
         destination: Destination | Sequence[Destination],
         *,
-        buffer: SqliteBuffer | None = None,
+        buffer: SqliteBuffer | RedisBuffer | None = None,
         max_queue_messages: int = 10_000,
         max_queue_bytes: int = 32 * 2**20,
         when_full: str = "drop_newest",

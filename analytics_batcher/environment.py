@@ -8,6 +8,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .buffers.redis import RedisBuffer
 from .buffers.sqlite import SqliteBuffer
 from .destinations.customerio import CustomerIO
 from .destinations.segment import Segment
@@ -55,9 +56,7 @@ def make(client: Callable[..., AnyClient], options: Mapping[str, Any]) -> AnyCli
     retry = reader.retry()
     if retry is not None:
         chosen["retry"] = retry
-    spool = reader.take("SPOOL")
-    if spool is not None:
-        chosen["buffer"] = SqliteBuffer(spool)
+    chosen.update(reader.buffer())
     reader.finish()
     variables = {name: "SPOOL" if name == "buffer" else name.upper() for name in chosen.keys() - options.keys()}
     with _naming(variables):
@@ -118,6 +117,23 @@ class _Reader:
                 given[name] = text if plain else _value(f"retry_{name}", text, default)
         with _naming({name: f"RETRY_{name.upper()}" for name in given}):
             return Retry(**given) if given else None
+
+    def buffer(self) -> dict[str, Any]:
+        """What keeps messages, if anything is said of that. A spool is the stage of what is shipped to Redis."""
+        spool, url = self.take("SPOOL"), self.take("REDIS_URL")
+        url = url and Secret(url)
+        given: dict[str, Any] = {}
+        for name, default in (("stream", ""), ("shards", 1), ("allow_volatile", False)):
+            text = self.take(f"REDIS_{name.upper()}")
+            if text is not None:
+                given[name] = text if name == "stream" else _value(f"redis_{name}", text, default)
+        if url is None and given:
+            self.need("REDIS_URL")
+        stage = None if spool is None else SqliteBuffer(spool)
+        if url is None:
+            return {} if stage is None else {"buffer": stage}
+        with _naming({name: f"REDIS_{name.upper()}" for name in ("url", *given)}):
+            return {"buffer": RedisBuffer(url, stage=stage, **given)}
 
     def finish(self) -> None:
         for name in _OF_DESTINATIONS:  # those of one that is not chosen do no harm

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
+    from .buffers.redis import RedisBuffer
     from .buffers.sqlite import SqliteBuffer
     from .destinations import Destination
     from .stats import Delivery, Drop
@@ -52,7 +53,7 @@ class Options:
     strict: bool
     background: bool
     enabled: bool
-    buffer: SqliteBuffer | None = None
+    buffer: SqliteBuffer | RedisBuffer | None = None
 
     def __post_init__(self) -> None:
         whole("max_queue_messages", self.max_queue_messages, at_least=1)

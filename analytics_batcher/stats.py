@@ -158,7 +158,7 @@ class Stats:
         tracked: Calls, refused ones too, once per destination.
         recovered: Messages adopted from an earlier or dead process (durable buffers).
         handed_over: Messages that another process adopted from this one (durable buffers).
-        delivered: Messages that the vendor took.
+        delivered: Messages that the vendor took; with `RedisBuffer`, those that are in its stream.
         dropped: Messages given up, by reason; 0 for a reason that did not occur.
         pending: Messages that wait or are in flight.
         pending_bytes: Their size in memory, with each one's overhead: what `max_queue_bytes` bounds.
@@ -261,7 +261,7 @@ class Delivery:
         count: Messages delivered by this request.
         bytes: The size of its body.
         seconds: How long the request took.
-        status: The HTTP status of the answer.
+        status: The HTTP status of the answer; 0 with `RedisBuffer`, where there is none.
         attempts: Requests that these messages took, this one included.
         destination: The destination's name.
     """
