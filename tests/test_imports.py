@@ -19,7 +19,7 @@ ROOT = FOLDER.parent
 # A part is a module, or a folder of several of one kind. What is not named here is outside, on top of the client.
 STEPS = [
     {"version", "errors", "answer", "stamp", "encoding", "plain", "settings", "text", "log"},
-    {"message", "batch", "connection", "retry", "stats", "lifecycle", "calls"},
+    {"message", "batch", "connection", "retry", "stats", "lifecycle", "calls", "streams"},
     {"buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
     {"before_send"},
     {"delivery"},
@@ -27,6 +27,7 @@ STEPS = [
     {"concurrency"},
     {"pipeline"},
     {"lanes", "direct", "environment"},
+    {"fleet"},
     {"assembly"},
     {"client", "signals"},
 ]
@@ -65,6 +66,8 @@ IN_THE_CONSUMER = {
     ),
     *("destinations.vitally", "destinations.customerio", "destinations.segment"),
 }
+# The same of a client whose buffer is Redis; nobody else loads these.
+IN_A_PRODUCER = {"fleet.shipping", "fleet.server", "fleet.entries"}
 # Modules that are one implementation together.
 TOGETHER = [
     {
@@ -237,7 +240,7 @@ def test_destinations_do_no_input_or_output(name):
     [
         ("requests", {"transport"}),
         ("urllib3", {"connection"}),
-        ("redis", {"buffers.redis"}),
+        ("redis", {"fleet.server"}),
         ("sqlite3", {"buffers.spool_connections"}),
         ("orjson", {"encoding"}),
     ],
@@ -340,23 +343,44 @@ def test_messages_need_no_network():
     assert not loaded & {"requests", "urllib3", "ssl", "http", "redis", "sqlite3"}
 
 
-def test_client_loads_what_its_consumer_needs():
-    """Whatever the consumer's modules import where they use it was loaded with the client, in its caller's thread."""
-    needed = {
+def _deferred(parts):
+    """What modules import where they use it, and where that is."""
+    return {
         one.name: one.place
-        for part in IN_THE_CONSUMER
+        for part in parts
         if f"{PACKAGE}.{part}" in MODULES
         for one in _imports(f"{PACKAGE}.{part}")
         if one.deferred
     }
-    assert "backoff" in needed
-    program = (
-        "import json\nfrom analytics_batcher import Client, Vitally\n"
-        "client = Client(Vitally('acme', api_token='t'), background=False)\n"
+
+
+def _loaded_with_client(options=""):
+    """The modules that are there once a client was made."""
+    return _in_fresh_python(
+        "import json\nfrom analytics_batcher import Client, RedisBuffer, Vitally\n"
+        f"client = Client(Vitally('acme', api_token='t'), background=False, {options})\n"
         "loaded = sorted(sys.modules)\nclient.shutdown(0)\nprint(json.dumps(loaded))\n"
     )
-    missing = needed.keys() - {*_in_fresh_python(program)}
+
+
+def test_client_loads_what_its_consumer_needs():
+    """Whatever the consumer's modules import where they use it was loaded with the client, in its caller's thread."""
+    needed = _deferred(IN_THE_CONSUMER)
+    assert "backoff" in needed
+    missing = needed.keys() - {*_loaded_with_client()}
     assert not missing, {name: needed[name] for name in missing}
+
+
+def test_only_a_producer_loads_redis():
+    """What the sender to Redis needs is loaded with its client, and with no other."""
+    needed = _deferred(IN_THE_CONSUMER | IN_A_PRODUCER)
+    assert "redis" in needed
+    missing = needed.keys() - {*_loaded_with_client("buffer=RedisBuffer('redis://127.0.0.1:9')")}
+    assert not missing, {name: needed[name] for name in missing}
+    for options in ("", "buffer=RedisBuffer('redis://127.0.0.1:9'), enabled=False"):
+        loaded = {*_loaded_with_client(options)}
+        assert "redis" not in loaded
+        assert not {f"{PACKAGE}.{part}" for part in IN_A_PRODUCER} & loaded
 
 
 # --- The public names -------------------------------------------------------------------------------------------------

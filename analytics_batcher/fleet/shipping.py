@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from ..before_send import BeforeSend
     from .server import Server
 
-BATCH_MESSAGES: Final = 500
-"""A batch of more costs less by a few hundredths, and the server does nothing else while it adds one."""
-BATCH_BYTES: Final = 2**20
+BATCH_MESSAGES: Final = 250
+"""Of 300 bytes each, measured with an append-only file: the server takes 4.3 microseconds for one of 250, 4.5 for one of
+100, 6 for one of 500 and 12 for one of 2,000; and it does nothing else while it adds a batch."""
+BATCH_BYTES: Final = 2**19
 PROBE: Final = 10.0
 """Seconds between two attempts while it is the server's settings, or ours, that are wrong."""
 _CAP: Final = 5.0  # the longest wait for a server that is down, or full: it is our own, and one attempt costs it little
