@@ -134,7 +134,6 @@ def _shipping(
 ) -> Sender:
     from .fleet import server, shipping  # noqa: PLC0415 - not for those who have no fleet
 
-    server.load()
     return shipping.ShippingSender(
         name,
         server.Server(buffer.url, timeout=buffer.timeout, allow_volatile=buffer.allow_volatile),

@@ -23,25 +23,32 @@ def checked_url(url: Any) -> Secret:
     Raises:
         ValueError: If it is none. What it says of the URL has no password in it.
     """
-    from urllib.parse import parse_qsl, urlsplit  # noqa: PLC0415 - not for importing this package
-
     url = seal(url)
-    try:
-        parts = urlsplit(url)
-        local = parts.scheme == "unix"
-        fits = parts.scheme in _SCHEMES and parts.port != 0 and not parts.fragment
-        fits = fits and (bool(parts.path) if local else bool(parts.hostname and _DATABASE.fullmatch(parts.path)))
-        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        fits = fits and all(_OPTIONS.fullmatch(name) and value for name, value in options.items())
-        fits = fits and options.get("db", "0").isdecimal() and url.isprintable()
-    except ValueError:
-        fits = False
-    if not fits:
+    if not _fits(url):
         raise ValueError(
             "url (not shown, as it may have a password in it): allowed is redis://, rediss:// or unix:// and a server, "
             "such as redis://localhost:6379/0, and as options of it db, username, password, client_name and ssl_..."
         )
     return seal(url)
+
+
+def _fits(url: str) -> bool:
+    """Whether a URL is one of a server. Apart, since an error is shown with its frames' variables."""
+    from urllib.parse import parse_qsl, urlsplit  # noqa: PLC0415 - not for importing this package
+
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in _SCHEMES or port == 0 or parts.fragment or not url.isprintable():
+        return False
+    if not all(_OPTIONS.fullmatch(name) and value for name, value in options.items()):
+        return False
+    if not options.get("db", "0").isdecimal():
+        return False
+    return bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname and _DATABASE.fullmatch(parts.path))
 
 
 def address_of(url: str) -> str:

@@ -98,6 +98,10 @@ class Server:
         url: Where it is, its credentials included.
         timeout: Seconds for the server to connect, and to answer.
         allow_volatile: Whether a server is good enough that forgets what it has.
+
+    Raises:
+        ImportError: If the extra is not installed; it names the extra.
+        ValueError: If the URL is none, or has options that do not belong to it.
     """
 
     def __init__(self, url: str, *, timeout: float, allow_volatile: bool = False) -> None:
@@ -108,6 +112,8 @@ class Server:
         self._client: Any = None
         self.until = 0.0
         """When what is under way must have ended, in seconds of the monotonic clock."""
+        if not self._can_be_made():
+            raise ValueError(f"url ({address_of(self._url)}): its options are not those of such a connection")
         self.version: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
@@ -183,12 +189,7 @@ class Server:
 
     def _connected(self) -> Any:
         if self._client is None:
-            redis = _redis()
-            options = redis.connection.parse_url(self._url)
-            kind = _bounded(options.pop("connection_class", redis.connection.Connection), self)
-            options["retry"] = redis.retry.Retry(redis.backoff.NoBackoff(), 0)  # or a batch might be sent twice
-            pool = redis.ConnectionPool(connection_class=kind, **options)
-            client = redis.Redis(connection_pool=pool, single_connection_client=True)
+            client = _redis().Redis(connection_pool=self._pool(), single_connection_client=True)
             try:
                 self._check(client.info("everything"))
             except BaseException:
@@ -196,6 +197,22 @@ class Server:
                 raise
             self._client = client
         return self._client
+
+    def _pool(self) -> Any:
+        redis = _redis()
+        options = redis.connection.parse_url(self._url)
+        kind = _bounded(options.pop("connection_class", redis.connection.Connection), self)
+        options["retry"] = redis.retry.Retry(redis.backoff.NoBackoff(), 0)  # or a batch might be sent twice
+        return redis.ConnectionPool(connection_class=kind, **options)
+
+    def _can_be_made(self) -> bool:
+        """Whether the URL's options are those of a connection. Apart, since an error is shown with its frames."""
+        _redis()
+        try:
+            self._pool().make_connection()
+        except Exception:  # noqa: BLE001 - whatever the package says of them: their values may be secret
+            return False
+        return True
 
     def _check(self, told: dict[str, Any]) -> None:
         """See whether the server keeps what it is given."""

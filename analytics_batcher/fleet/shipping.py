@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .server import Server
 
 BATCH_MESSAGES: Final = 250
-"""Of 300 bytes each, measured with an append-only file: the server takes 4.3 microseconds for one of 250, 4.5 for one of
-100, 6 for one of 500 and 12 for one of 2,000; and it does nothing else while it adds a batch."""
+"""What costs the server least: with an append-only file, a message of 300 bytes takes it 4.5 microseconds in a batch of
+100, 4.3 in one of 250, 6 in one of 500, 12 in one of 2,000. It does nothing else while it adds one."""
 BATCH_BYTES: Final = 2**19
 PROBE: Final = 10.0
 """Seconds between two attempts while it is the server's settings, or ours, that are wrong."""
