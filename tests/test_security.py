@@ -26,6 +26,7 @@ from analytics_batcher import (
     InvalidMessage,
     InvalidResponse,
     MessageError,
+    RedisBuffer,
     Retry,
     Segment,
     TransportError,
@@ -340,6 +341,11 @@ WRONG = {
     "name": lambda: Vitally("acme", api_token=TOKEN, name="a\nb"),
     "proxy": lambda: Client(Vitally("acme", api_token=TOKEN), proxy=f"ftp://user:{SECRETS[-1]}@host"),
     "proxy without a host": lambda: Client(Vitally("acme", api_token=TOKEN), proxy=f"http://user:{SECRETS[-1]}"),
+    "a URL of Redis": lambda: RedisBuffer(f"redis://:{SECRETS[-1]}@host/x"),
+    "options of a URL": lambda: Client(
+        Vitally("acme", api_token=TOKEN), buffer=RedisBuffer(f"redis://:{SECRETS[-1]}@host?ssl_x={SECRETS[-1]}")
+    ),
+    "another option of a buffer": lambda: RedisBuffer(f"redis://:{SECRETS[-1]}@host", stream=""),
     "another option": lambda: Client(Vitally("acme", api_token=TOKEN), proxy=f"http://u:{SECRETS[-1]}@h", timeout=0),
 }
 
@@ -364,6 +370,9 @@ def test_errors_of_settings_show_no_secret_in_their_variables(setting):
         {"PROXY": f"ftp://user:{SECRETS[-1]}@host"},
         {"PROXY": f"http://user:{SECRETS[-1]}@host", "TIMEOUT": "0"},
         {"TIMEOUT": "soon"},
+        {"REDIS_URL": f"redis://:{SECRETS[-1]}@host:x"},
+        {"REDIS_URL": f"redis://host?password={SECRETS[-1]}", "REDIS_SHARDS": "0"},
+        {"REDIS_URL": f"redis://host?password={SECRETS[-1]}", "CONCURRENCY": "2"},
         {"STRICT": "maybe"},
         {"API_TOKEN": SECRETS[-2]},
     ],

@@ -43,6 +43,8 @@ class RedisBuffer:
         ValueError: If a setting is wrong; it names the setting, the value and what is allowed.
     """
 
+    _address = stream = ""  # of one that is half made, and shown with an error's variables
+
     def __init__(
         self,
         url: str,
@@ -57,6 +59,7 @@ class RedisBuffer:
     ) -> None:
         url = seal(url)
         self.url = checked_url(url)
+        self._address = address_of(self.url)
         self.stream = checked_stream(stream)
         self.shards = whole("shards", shards, at_least=1, at_most=_MOST_SHARDS)
         self.stage: Any = stage  # whether it is one is seen where it is opened: buffers do not know each other
@@ -66,4 +69,4 @@ class RedisBuffer:
         self.timeout = number("timeout", timeout, above=0)
 
     def __repr__(self) -> str:
-        return f"RedisBuffer({address_of(self.url)!r}, stream={self.stream!r})"
+        return f"RedisBuffer({self._address!r}, stream={self.stream!r})"

@@ -104,8 +104,11 @@ class Server:
         ValueError: If the URL is none, or has options that do not belong to it.
     """
 
+    _address = ""  # of one that is half made, and shown with an error's variables
+
     def __init__(self, url: str, *, timeout: float, allow_volatile: bool = False) -> None:
         self._url = checked_url(url)
+        self._address = address_of(self._url)
         self._secrets = secrets_of(self._url)
         self._timeout = timeout
         self._allow_volatile = allow_volatile
@@ -113,11 +116,14 @@ class Server:
         self.until = 0.0
         """When what is under way must have ended, in seconds of the monotonic clock."""
         if not self._can_be_made():
-            raise ValueError(f"url ({address_of(self._url)}): its options are not those of such a connection")
+            raise ValueError(
+                f"url ({self._address}, its options are not shown): allowed are db, username, password and "
+                "client_name, and with rediss:// what redis-py takes as ssl_..."
+            )
         self.version: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Server({address_of(self._url)!r})"
+        return f"Server({self._address!r})"
 
     def reset(self) -> None:
         """In a forked child: the connection is the parent's."""
