@@ -26,7 +26,7 @@ from redis_server import RedisServer, binary  # noqa: E402 - as above
 from analytics_batcher import Client, RedisBuffer, Retry, SqliteBuffer, Vitally  # noqa: E402 - as above
 from analytics_batcher.fleet import shipping  # noqa: E402 - as above
 from analytics_batcher.fleet.entries import ADD, OVERHEAD  # noqa: E402 - as above
-from analytics_batcher.fleet.server import Keys, Server  # noqa: E402 - as above
+from analytics_batcher.fleet.server import Keys, Server, Trouble  # noqa: E402 - as above
 from analytics_batcher.fleet.shipping import BATCH_MESSAGES, ShippingSender, shard_of  # noqa: E402 - as above
 from analytics_batcher.message import decode  # noqa: E402 - as above
 from analytics_batcher.stamp import new_head, uuid_text  # noqa: E402 - as above
@@ -297,7 +297,9 @@ def test_what_is_about_one_is_in_one_shard(server, ship):
     """Messages about one user are in one shard, in their order, and all shards are used."""
     client = ship(settings={"shards": 4})
     assert track(client, 1_000, users=50) == 1_000
-    client.alias("u-7", "u-8")
+    here = shard_of(record(b'{"userId":"u-7"}'), 4)
+    other = next(f"u-{n}" for n in range(50) if shard_of(record(b'{"userId":"u-%d"}' % n), 4) != here)
+    client.alias("u-7", other)
     client.account("a-1", {"plan": "pro"})
     assert client.flush()
     homes = {}
@@ -555,6 +557,22 @@ def test_a_server_that_hangs(server, ship, wait_until, background):
     assert sorted(found) == sorted([0, *range(500), *range(500)])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a listener whose queue is full refuses connections")
+def test_a_server_that_accepts_no_connection(ship):
+    """Nor does an address that never answers hold a flush up."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        for _ in range(4):  # more than it has room for
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        client = ship(url=f"redis://127.0.0.1:{listener.getsockname()[1]}", background=False)
+        assert track(client, 5) == 5
+        begun = time.monotonic()
+        assert client.flush(0.3).timed_out
+        assert 0.25 < time.monotonic() - begun < 1.3
+        assert "Timeout connecting" in client.stats().last_error
+
+
 def test_the_end_is_in_time(server, ship, tmp_path, wait_until):
     """A shutdown that cannot ship ends in time: what is in memory is counted as lost, what is in a file is kept."""
     client = ship()
@@ -686,6 +704,30 @@ def test_a_server_that_forgets_is_refused(server, ship, wait_until, setting, bad
     assert numbers(messages_in(server)) == {"u-0": [10, 11, 12, 0, 1, 2]}
 
 
+@pytest.mark.usefixtures("at_once")
+def test_a_server_is_looked_at_whenever_it_comes_back(server, ship, wait_until):
+    """A server that was started again without its append-only file gets nothing more."""
+    client = ship()
+    assert track(client, 1)
+    assert client.flush()
+    server.kill()
+    server._settings["appendonly"] = "no"
+    server.start()
+    assert track(client, 1)
+    wait_until(lambda: "appendonly no: yes is needed" in (client.stats().last_error or ""))
+    assert not records_in(server)
+
+
+def test_a_server_that_still_reads_its_file_is_no_wrong_one(server):
+    """While a server loads, it says that it keeps no file; that is no matter of settings, and passes by itself."""
+    own = Server(server.url, timeout=1)
+    with server.client() as look:
+        told_then = {**look.info("everything"), "loading": 1, "aof_enabled": 0}
+    with pytest.raises(Trouble, match="loading") as caught:
+        own._check(told_then)
+    assert not caught.value.lasts
+
+
 # --- Kills and forks --------------------------------------------------------------------------------------------------
 
 
@@ -705,7 +747,7 @@ def first_arrivals(server, shards):
     return times, order
 
 
-def test_killing_the_server_loses_and_repeats_nothing(server, ship, wait_until):
+def test_killing_the_server_loses_and_repeats_nothing(server, ship, wait_until, caplog):
     """The server is killed at random instants while two clients ship: what was accepted is there once, in its order."""
     clients = [
         ship(settings={"shards": 2, "timeout": 1.0}, max_queue_messages=10**6, when_full="block") for _ in range(2)
@@ -735,6 +777,7 @@ def test_killing_the_server_loses_and_repeats_nothing(server, ship, wait_until):
     for client in clients:
         assert client.flush(20)
         assert balanced(client.stats())
+    assert "halted" not in caplog.text, "a crash is no matter of settings"
     times, order = first_arrivals(server, 2)
     assert len(times) == sum(accepted)
     assert set(times.values()) == {1}

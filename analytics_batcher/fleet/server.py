@@ -226,6 +226,8 @@ class Server:
         text = ".".join(map(str, self.version))
         if self.version < _LEAST_VERSION:
             raise Trouble(f"redis_version {text}: 6.2 or later is needed", lasts=True)
+        if told.get("loading"):  # until it has read its append-only file, it says that it has none
+            raise Trouble("loading: the server is still reading what it has kept")
         if told.get("role", "master") != "master":
             raise Trouble(f"role {told.get('role')}: a master is needed, as a replica takes no entries")
         if self._allow_volatile:
