@@ -681,6 +681,17 @@ def test_a_server_that_repeats_the_password(ship, wait_until, caplog):
     assert not told(repr(client.stats()) + caplog.text)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "no..name"])
+def test_what_is_no_redis_server(ship, receiver, wait_until, caplog, host):
+    """An address that is another service's, or nobody's, is a failure as any other: everything is kept."""
+    client = ship(url=f"redis://{host}:{receiver.url.rpartition(':')[2]}")
+    assert track(client, 3) == 3
+    wait_until(lambda: client.stats().retries > 1)
+    assert (client.stats().pending, client.stats().consumer_alive) == (3, True)
+    assert client.stats().last_error.startswith("Redis ")
+    assert "the consumer failed" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("setting", "bad", "good"), [("appendonly", "no", "yes"), ("maxmemory-policy", "allkeys-lru", "noeviction")]
 )

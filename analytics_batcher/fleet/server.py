@@ -183,7 +183,7 @@ class Server:
             if _is_elsewhere(str(error)):
                 self.close()  # the next connection may lead there
             raise self._trouble(error) from None
-        except (redis.exceptions.RedisError, OSError) as error:
+        except (redis.exceptions.RedisError, OSError, ValueError) as error:  # the last is of a name that cannot be one
             self.close()  # or an answer that comes late would be taken for that to the next call
             raise self._trouble(error) from None
         except BaseException:
