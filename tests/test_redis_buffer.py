@@ -852,6 +852,19 @@ def test_forks_while_the_consumer_ships(server):
     assert set(times.values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("when", "background"), [("before", "thread"), ("after", "thread"), ("late", "thread"), ("late", "inline")]
+)
+def test_greenlets_ship(server, when, background):
+    """Under gevent, patched at any moment, what greenlets accepted is shipped, by a flush and by the exit."""
+    ended = run("greenlets", "works", server.url, when, background)
+    assert ended.status == 0, ended.errors
+    facts = ended.facts
+    assert (facts["accepted"], facts["delivered"], facts["flushed"], facts["left"]) == (200, 200, True, 1)
+    assert len({one["messageId"] for one in messages_in(server)}) == len(records_in(server)) == 201
+    assert "Traceback" not in ended.errors
+
+
 def test_an_exit_ships_what_waits(server):
     """A process that just ends has shipped what it accepted before."""
     with running("shippers", "exits", server.url) as program:
