@@ -24,8 +24,11 @@ class RedisBuffer:
     again and added once.
 
     The server must be Redis 6.2 or later, or Valkey, and must keep what it is given: with an append-only file and with
-    `maxmemory-policy noeviction`. How the vendor is posted to is the relays' matter, so that `batch_messages`,
-    `batch_bytes` and `gzip` of the client mean nothing here.
+    `maxmemory-policy noeviction`. With `appendfsync everysec` a server that is killed may lose what it took in its last
+    two seconds, as it puts off writing while the disk is busy; with `always` it loses nothing.
+
+    How the vendor is posted to is the relays' matter, so that `batch_messages`, `batch_bytes` and `gzip` of the client
+    mean nothing here.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, with its credentials.
