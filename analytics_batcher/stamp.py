@@ -39,7 +39,11 @@ _DRIFT: Final = 1.0
 _FIXED: Final = 7 << 76 | 8 << 60  # version and variant
 _KEPT: Final = 0xFFF << 64 | (1 << 60) - 1  # what is written of the 128 bits as they are stored
 
+_UNSET: Final = 1_600_000_000.0
+"""A wall clock below this (in 2020) had not been set."""
+
 _pack = Struct(">dQd").pack
+_pack_double = Struct(">d").pack
 _unpack_double = Struct(">d").unpack_from
 _wall = time.time
 _monotonic = time.monotonic
@@ -92,6 +96,19 @@ def accepted_at(record: bytes) -> float:
     """When the record was accepted, in seconds of the monotonic clock."""
     accepted: float = _unpack_double(record, STAMP_BYTES)[0]
     return accepted
+
+
+def rebased(record: bytes, now: float, moment: float) -> bytes:
+    """A record of another clock, with its moment of acceptance by this one; not in the future, whatever clocks say.
+
+    Args:
+        record: The record.
+        now: The monotonic clock of now.
+        moment: The wall clock of now.
+    """
+    wall = _unpack_double(record)[0]
+    age = moment - wall if _UNSET < wall < moment else 0.0
+    return b"".join((record[:STAMP_BYTES], _pack_double(now - age), record[HEAD_BYTES:]))
 
 
 def uuid_text(record: bytes) -> str:

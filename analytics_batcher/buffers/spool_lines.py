@@ -8,7 +8,7 @@ from contextlib import suppress
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from ..stamp import STAMP_BYTES
+from ..stamp import rebased
 from . import NEVER, Lease, Loss, first_of
 from .spool_books import RECORD_OVERHEAD, Line, SpoolBooks, open_gates
 from .spool_disk import Trouble
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 1_000
 _CHECKPOINT: Final = 4_000
 """Removed messages after which the log is written back, while puts take half as long again."""
-_UNSET: Final = 1_600_000_000.0
-"""A wall clock below this (in 2020) had not been set."""
 
 _wall_of = Struct(">d").unpack_from
-_pack_double = Struct(">d").pack
 
 
 class SpoolLines(SpoolBooks):
@@ -266,17 +263,10 @@ class SpoolLines(SpoolBooks):
         pairs = []
         for row, record in found:
             self._places[self._next_key] = line, row
-            pairs.append((self._next_key, record if line.same_boot else _rebased(record, now, moment)))
+            pairs.append((self._next_key, record if line.same_boot else rebased(record, now, moment)))
             self._next_key += 1
         return pairs
 
 
 def _next_wall(line: Line) -> float:
     return 0.0 if line.wall is None else line.wall
-
-
-def _rebased(record: bytes, now: float, moment: float) -> bytes:
-    """A record whose moment of acceptance is by the monotonic clock of now; not in the future, whatever clocks say."""
-    wall = _wall_of(record)[0]
-    age = moment - wall if _UNSET < wall < moment else 0.0
-    return b"".join((record[:STAMP_BYTES], _pack_double(now - age), record[STAMP_BYTES + 8 :]))
