@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         SpoolError,
         TransportError,
     )
+    from .fleet.relay import Relay, RelayFigures, relay
     from .replays import ReplayResult, replay
     from .retry import Retry
     from .signals import install_sigterm_handler
@@ -67,6 +68,8 @@ _HOMES = {
     "MessageTooLarge": "errors",
     "QueueFull": "errors",
     "RedisBuffer": "buffers.redis",
+    "Relay": "fleet.relay",
+    "RelayFigures": "fleet.relay",
     "ReplayResult": "replays",
     "Retry": "retry",
     "Segment": "destinations.segment",
@@ -86,6 +89,7 @@ _HOMES = {
     "install_sigterm_handler": "signals",
     "organization": "default",
     "page": "default",
+    "relay": "fleet.relay",
     "replay": "replays",
     "screen": "default",
     "shutdown": "default",
@@ -110,6 +114,8 @@ __all__ = [
     "MessageTooLarge",
     "QueueFull",
     "RedisBuffer",
+    "Relay",
+    "RelayFigures",
     "ReplayResult",
     "Retry",
     "Segment",
@@ -130,6 +136,7 @@ __all__ = [
     "install_sigterm_handler",
     "organization",
     "page",
+    "relay",
     "replay",
     "screen",
     "shutdown",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .buffers import Buffer
     from .report import Reporter
-    from .retry import Pace
+    from .retry import Pacing
     from .sender import Outcome, Sender
 
 EXPIRED_AT_ONCE: Final = 1_000
@@ -48,7 +48,7 @@ class Consumer:
         *,
         flush_interval: float,
         max_age: float,
-        pace: Pace | None = None,
+        pace: Pacing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._buffer = buffer

@@ -176,15 +176,18 @@ class DeadLetters:
         written = 0
         try:
             for count, piece in _pieces(self._line(record, about) for record in records):
-                append(self._path, piece, most_bytes=self._most_bytes, patience=self._patience, opened=self._opened)
+                self._append(piece)
                 written += count
-                self._patience = LOCK_SECONDS
         except BlockingIOError as error:
             self._patience = 0.0  # a process that was stopped with the lock in its hands must not slow us each time
             return len(records) - written, str(error.strerror)
         except Exception as error:  # noqa: BLE001 - a disk that is full or gone, or a message that cannot be written
             return len(records) - written, str(getattr(error, "strerror", None) or type(error).__name__)
         return 0, ""
+
+    def _append(self, lines: bytes) -> None:
+        append(self._path, lines, most_bytes=self._most_bytes, patience=self._patience, opened=self._opened)
+        self._patience = LOCK_SECONDS
 
     def _line(self, record: bytes, about: Mapping[str, Any]) -> bytes:
         native = bool(flags_of(record) & NATIVE)

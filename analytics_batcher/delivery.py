@@ -37,6 +37,7 @@ _REFUSED_BATCHES: Final = 2
 _SUSPECTS: Final = 3
 _REASON_CHARACTERS: Final = 1_000
 _FORBIDDEN: Final = 403
+_TOO_MANY: Final = 429
 _NONE: Final = TransportError("no answer came", "request")
 
 
@@ -216,6 +217,7 @@ class BatchSender:
             retries=requests if attempt.number > 1 else max(requests - 1, 0),  # the transport's, on a new connection
             error=None if verdict.action is Action.DELIVERED else verdict.detail,
             halted=wait == HALT_PROBE and verdict.action is not Action.RETRY,
+            throttled=not isinstance(attempt.answer, TransportError) and attempt.answer.status == _TOO_MANY,
             receipt=self._receipt(attempt, len(delivered)) if delivered else None,
         )
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import timezone
 from random import SystemRandom
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .settings import allowed, number
 
@@ -132,6 +132,23 @@ def _seconds(text: str, now: float) -> float | None:
     if not math.isfinite(value):
         return None
     return value - now if value > _MOMENT else value
+
+
+class Pacing(Protocol):
+    """What a consumer asks before each request."""
+
+    def reset(self) -> None:
+        """In a forked child: begin anew."""
+
+    def claim(self, now: float) -> float:
+        """Claim the next request.
+
+        Args:
+            now: The monotonic clock.
+
+        Returns:
+            0 if it is yours; else the seconds after which to ask again.
+        """
 
 
 class Pace:

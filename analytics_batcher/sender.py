@@ -25,6 +25,7 @@ class Outcome:
         retries: Of these, the ones that repeated messages of an earlier one.
         error: What went wrong, or `None`.
         halted: Whether it is the request that is refused, whatever the messages.
+        throttled: Whether there were too many requests, and so nobody should make one during the wait.
         receipt: What `on_delivery` is told, or `None`.
     """
 
@@ -36,6 +37,7 @@ class Outcome:
     retries: int = 0
     error: str | None = None
     halted: bool = False
+    throttled: bool = False
     receipt: Delivery | None = None
 
 

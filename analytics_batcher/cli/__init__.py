@@ -25,6 +25,7 @@ class _Command(NamedTuple):
 _COMMANDS: Final = {
     "demo": _Command("demo", "run the main job against a local receiver, and check what came of it"),
     "drain": _Command("drain", "deliver what dead processes have left in a SqliteBuffer's file"),
+    "relay": _Command("relay", "deliver what producers have put into a stream of Redis, together with other relays"),
     "replay": _Command("replay", "send dead letters again"),
 }
 
