@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dead-letters", metavar="PATH", help="a JSONL file, or 'stream' for a stream beside the others"
     )
     parser.add_argument("--lease", type=float, metavar="SECONDS", help="the most that a dead relay's shards wait (10)")
-    parser.add_argument("--allow-volatile", action="store_true", default=None, help="take a server that may forget what it has")
+    parser.add_argument(
+        "--allow-volatile", action="store_true", default=None, help="take a server that may forget what it has"
+    )
     parser.add_argument("--status", action="store_true", help="only say what the stream holds and who serves it")
     return parser
 

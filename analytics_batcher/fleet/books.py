@@ -21,15 +21,19 @@ FENCE: Final = "fence"
 OK: Final = b"OK"
 LOST: Final = b"LOST"
 """The answer of a fenced script to whoever does not hold the shard any more."""
+LATE: Final = b"LATE"
+"""Its answer if the lease ran out, and nobody else has had the shard since: it may be renewed."""
 
 FENCED: Final = f"""\
 local stream, books, lease, token = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
-if redis.call('GET', lease) ~= token then return {{'{LOST.decode()}'}} end
+local holder = redis.call('GET', lease)
+if not holder and redis.call('HGET', books, '{FENCE}') == token then return {{'{LATE.decode()}'}} end
+if holder ~= token then return {{'{LOST.decode()}'}} end
 redis.call('HDEL', books, '')
 """
 """How each write of a relay to a shard begins. Keys: the shard's stream, books and lease; argument: the holder's token.
 
-The second line changes nothing. It is a write that needs no memory: after it a server without any takes the others too,
+The last line changes nothing. It is a write that needs no memory: after it a server without any takes the others too,
 and relays are who make room there.
 """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .books import FENCED, LOST
+from .books import FENCED, LATE, LOST
 from .server import Script, Trouble
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 _MICRO: Final = 1_000_000
 _MILLI: Final = 1_000
+_SLACK: Final = 20_000
+"""Microseconds: about what a busy machine's threads are late, or a high rate would never be reached."""
 _SOON: Final = 0.05
 _UNREACHABLE: Final = 0.5
 _LEAST: Final = 0.001
 
-# Keys: as for `FENCED`, the pause, the rate's moment. Arguments: the token, and the microseconds between two requests.
-# Who comes late may make up for it, by one request at most: waits end late, never early.
+# Keys: as for `FENCED`, the pause, the rate's moment. Arguments: the token, and the microseconds between two requests,
+# and those by which a request may come late and others still make up for it: waits end late, never early.
 _CLAIM: Final = Script(f"""\
 {FENCED}
 local pause = redis.call('PTTL', KEYS[4])
@@ -40,7 +42,7 @@ if free > now then
   if free <= now + 2 * interval then return {{'WAIT', math.ceil(free - now)}} end
   free = now
 end
-free = math.max(free, now - interval) + interval
+free = (now - free < tonumber(ARGV[3]) and free or now) + interval
 redis.call('SET', KEYS[5], string.format('%.0f', free), 'PX', math.ceil(interval / 500) + 1000)
 return {{'OK'}}
 """)
@@ -72,6 +74,7 @@ class FleetPace:
         self._keys = [keys.stream(shard), keys.books(shard), keys.lease(shard), keys.pause, keys.rate]
         self._holding = holding
         self._interval = 0 if rate is None else max(round(_MICRO / rate), 1)
+        self._slack = max(self._interval, _SLACK)
         self._tell = tell
 
     def reset(self) -> None:
@@ -90,12 +93,14 @@ class FleetPace:
         if not self._holding.is_sure:
             return _SOON
         try:
-            answer = self._run(_CLAIM, self._interval)
+            answer = self._run(_CLAIM, self._interval, self._slack)
         except Trouble as trouble:
             self._tell(trouble)
             return _UNREACHABLE
         if answer[0] == LOST:
             self._holding.lost = True
+            return _SOON
+        if answer[0] == LATE:
             return _SOON
         return max(int(answer[1]) / _MICRO, _LEAST) if len(answer) > 1 else 0.0
 
@@ -112,6 +117,6 @@ class FleetPace:
         else:
             self._holding.lost |= answer[0] == LOST
 
-    def _run(self, script: Script, argument: int) -> Sequence[bytes]:
-        answer: Sequence[bytes] = self._server.run(script, self._keys, [self._holding.token, argument])
+    def _run(self, script: Script, *arguments: int) -> Sequence[bytes]:
+        answer: Sequence[bytes] = self._server.run(script, self._keys, [self._holding.token, *arguments])
         return answer

@@ -290,7 +290,7 @@ class Relay:
         """Forget the servings that have ended."""
         for shard, serving in tuple(self._servings.items()):
             if not serving.is_alive:
-                fate = "lost" if serving.holding.lost else "given_up"
+                fate = "given_up" if serving.holding.leaving else "lost"
                 logger.info("relay: stream=%s shard=%d %s", self._settings.stream, shard, fate)
                 with self._lock:
                     del self._servings[shard]

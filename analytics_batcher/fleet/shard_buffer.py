@@ -11,7 +11,7 @@ from ..buffers.memory import MemoryBuffer
 from ..errors import DropReason
 from ..log import Damper, logger
 from ..stamp import rebased
-from .books import LOST
+from .books import LATE, LOST
 from .entries import OVERHEAD
 from .reading import Entry, as_record
 from .scripts import ADOPT, READ, RELEASE, SETTLE, START
@@ -35,6 +35,7 @@ _PAUSE: Final = 0.02
 _SHORT: Final = 0.01
 _UNREACHABLE: Final = 0.5
 _NEW: Final = ">"
+_RAN_OUT: Final = "the lease ran out, and is not renewed yet"
 
 
 class Debt:
@@ -175,6 +176,8 @@ class ShardBuffer(MemoryBuffer):
             self._hand_over()
             return None
         answer: list[Any] = self._server.run(script, self._keys, [self._holding.token, *arguments])
+        if answer[0] == LATE:
+            raise Trouble(_RAN_OUT)
         if answer[0] == LOST:
             self._holding.lost = True
             self._hand_over()

@@ -21,6 +21,8 @@ _LONGEST_TURN: Final = 1.0
 _MARGIN: Final = 0.1
 """The part of the lease by which a holder stops before the server gives the shard to another one."""
 _HELD, _REFUSED, _NOT_OURS = b"HELD", b"SHARDS", "-"
+_GRACE: Final = 0.3
+"""The part of the lease for which a relay that had lost the server takes no shard: the holders may have lost it too."""
 _FIXED_KEYS: Final = 3
 
 # Keys: relays, fence, shards, and of each shard its stream, books and lease. Arguments: this relay, the term in
@@ -162,6 +164,8 @@ class Shards:
         self._keys = keys
         self._relay = relay
         self._number = number
+        self._grace, self._patient_until = _GRACE * lease, 0.0
+        self._began = self._failed = False
         self._term, self._margin = _TERM * lease, _MARGIN * lease
         self.turn_seconds = min(_TURN * lease, _LONGEST_TURN)
         self._names = [keys.relays, keys.fence, keys.shards]
@@ -180,11 +184,17 @@ class Shards:
             Trouble: If the server did not answer.
             WrongShards: If the stream has another number of shards.
         """
-        states = [self._state(shard, held, busy) for shard in range(self._number)]
         begun = sure_clock()
+        if self._failed or begun < self._patient_until:
+            busy = range(self._number)
+        states = [self._state(shard, held, busy) for shard in range(self._number)]
         deadline = time.monotonic() + self._term / 2
         arguments = [self._relay, int(self._term * 1000), GROUP, self._number, int(taking), *states]
+        failed, self._failed = self._failed, self._began
         answer = self._server.run(_TURN_SCRIPT, self._names, arguments, deadline=deadline)
+        if failed:
+            self._patient_until = sure_clock() + self._grace
+        self._began, self._failed = True, False
         if answer[0] == _REFUSED:
             raise WrongShards(f"the stream has {int(answer[1])} shards, and this relay was given shards={self._number}")
         return self._read(answer, held, begun + self._term - self._margin)
