@@ -17,7 +17,7 @@ from programs import harness
 from redis_server import RedisServer, binaries
 
 from analytics_batcher.fleet.rate import FleetPace
-from analytics_batcher.fleet.server import Keys, Server
+from analytics_batcher.fleet.server import Keys, Server, Trouble
 from analytics_batcher.fleet.shards import Shards, sure_clock
 from analytics_batcher.receiver import Reply
 
@@ -394,6 +394,30 @@ def test_a_lease_that_ran_out_is_renewed_if_nobody_had_the_shard(world):
     tokens = {one.token for one in (*held.values(), taken)}
     assert len(tokens) == 5
     server.close()
+
+
+def test_who_had_lost_the_server_takes_no_shard_at_once(world):
+    """After an outage in which all leases ran out the first relay that is back leaves the others' shards to them."""
+    keys = Keys("analytics")
+    servers = [Server(world.server.url, timeout=2) for _ in range(2)]
+    one, other = (Shards(server, keys, name, 4, 0.6) for server, name in zip(servers, ("one", "other"), strict=True))
+    held = {holding.shard: holding for holding in one.look({}, ()).taken}
+    assert len(held) == 4
+    assert not other.look({}, ()).taken
+    world.server.kill()
+    for shards in (one, other):
+        with pytest.raises(Trouble):
+            shards.look({}, ())
+    assert not PAUSE.wait(0.7)
+    world.server.start()
+    assert world.owners() == [None] * 4
+    assert not other.look({}, ()).taken
+    assert not one.look(held, ()).taken
+    assert not any(holding.lost for holding in held.values())
+    assert not PAUSE.wait(0.7)
+    assert len(other.look({}, ()).taken) == 4
+    for server in servers:
+        server.close()
 
 
 def test_users_are_spread_over_the_shards():

