@@ -1,9 +1,10 @@
 """The fleet's pace: one rate of requests over all relays of a stream, and a pause of all when the vendor asks for one.
 
 The schedule is that of `Pace`, kept on the server and by the server's clock: the generic cell rate algorithm. The
-windows of the package `limits` were tried: they go by each relay's own wall clock, so that one which is a second ahead
-gets as many requests again, they last whole seconds, in which all requests go at once, and they need a connection and
-two calls of their own for each request. Here the same call also says whether the shard is still ours.
+moving window of the package `limits` keeps a rate too, but lets the requests of a window go all at once (measured at
+ten a second: ten within 20 ms, then none for a second), has whole seconds only, so that a fractional rate needs a
+longer window with a larger burst, and costs a connection and two calls of its own for each request. Here the one call
+also says whether the shard is still ours.
 """
 
 from __future__ import annotations

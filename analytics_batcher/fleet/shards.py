@@ -43,7 +43,7 @@ else
   redis.call('ZREM', KEYS[1], me)
 end
 local living = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now - term), '+inf')
-local counts, answer, trimmed = {{}}, {{}}, 0
+local counts, answer, trimmed, free = {{}}, {{}}, 0, 0
 for _, relay in ipairs(living) do counts[relay] = 0 end
 local function keys_of(shard)
   local place = {_FIXED_KEYS} + 3 * (shard - 1)
@@ -67,6 +67,7 @@ for shard = 1, number do
   end
   local owner = holder and string.match(holder, '^(.*)/')
   if owner and counts[owner] then counts[owner] = counts[owner] + 1 end
+  if not holder then free = free + 1 end
   if not holder and state == '' and taking then answer[shard] = 'FREE' end
 end
 local least = number
@@ -84,12 +85,12 @@ for shard = 1, number do
       redis.call('HSET', books, '{FENCE}', token)
       redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
       answer[shard] = token
-      mine = mine + 1
+      mine, free = mine + 1, free - 1
     end
   end
 end
 local surplus = mine - math.ceil(number / math.max(#living, 1))
-if surplus <= 0 and mine - least > 1 then surplus = 1 end
+if surplus <= 0 and free == 0 and mine - least > 1 then surplus = 1 end
 return {{'OK', math.max(surplus, 0), trimmed, answer}}
 """)
 
