@@ -61,9 +61,10 @@ hazards: ## Run what breaks such libraries against ours and five others (WRITE=f
 	@$(MAKE) --no-print-directory VENV=$(VENV)-hazards $(VENV)-hazards/.hazards
 	@$(VENV)-hazards/bin/python benchmarks/hazards.py $(if $(WRITE),--write "$(WRITE)") $(ARGS)
 
-soak: $(VENV)/.dev ## Run an application in bad weather for 20 minutes (ARGS="--seconds 60": shorter), then kill writers of a spool
+soak: $(VENV)/.dev ## Run an application in bad weather for 20 minutes (ARGS="--seconds 60": shorter), then kill writers of a spool, and a fleet
 	@$(BIN)/python tests/soak.py $(ARGS)
 	@SPOOL_ROUNDS=200 SPOOL_SECONDS=60 $(BIN)/python -m pytest -n 0 -s tests/test_sqlite.py -k "killing_writers or one_owner"
+	@FLEET_ROUNDS=30 FLEET_OUTAGE=60 $(BIN)/python -m pytest -n 0 -s tests/test_fleet_storm.py
 
 faults: $(VENV)/.dev ## Break copies of the package on purpose, and see each fault caught by a test (ARGS="--jobs 2")
 	@$(BIN)/python tests/seeded_faults.py $(ARGS)

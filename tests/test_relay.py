@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -215,11 +216,16 @@ def test_dead_letters_go_to_a_file(world, receiver, wait_until, tmp_path, make_c
         assert client.track("u", "bad" if number == 7 else "good", {"n": number}, message_id=f"id-{number}")
     assert client.flush(5)
     seen = []
-    world.relay(dead_letters=path, on_drop=lambda drop: seen.append((drop, world.books()["dropped"], path.read_text())))
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # so that the letter waits, and its message with it
+        world.relay(dead_letters=path, on_drop=seen.append)
+        wait_until(lambda: any(len(one.messages) == 1 and one.status == 400 for one in receiver.requests))
+        assert not PAUSE.wait(0.3)
+        assert world.books()["dropped"] == 0
     wait_until(lambda: world.is_done(30))
-    ((drop, dropped_by_then, written),) = seen
-    assert (str(drop.reason), drop.count, dropped_by_then) == ("rejected", 1, 0)
-    (line,) = map(json.loads, written.splitlines())
+    ((reason, count),) = [(str(drop.reason), drop.count) for drop in seen]
+    assert (reason, count) == ("rejected", 1)
+    (line,) = map(json.loads, path.read_text().splitlines())
     assert (line["id"], line["reason"], line["status"]) == ("id-7", "rejected", 400)
     assert len(receiver.messages) == 29
     assert world.books()["dropped"] == 1

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import environment
 from ..buffers.redis import RedisBuffer
 from ..client import Client
-from ..fleet.relay import Relay, relay
+from ..fleet.relay import Relay
+from ..fleet.run import relay
 from ..fleet.status import stream_status
 from ..text import seal
 from . import PROG
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-volatile", action="store_true", default=None, help="take a server that may forget what it has"
     )
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="where Prometheus finds figures (nowhere)")
     parser.add_argument("--status", action="store_true", help="only say what the stream holds and who serves it")
     return parser
 
@@ -103,7 +105,7 @@ def _run(url: str, given: argparse.Namespace) -> int:
     chosen = {name: value for name, value in options.items() if name in known}
     own = ("shards", "max_requests_per_second", "dead_letters", "lease", "allow_volatile")
     chosen |= {name: getattr(given, name) for name in own if getattr(given, name) is not None}
-    for figures in relay(url, destinations, stream=given.stream, **chosen):
+    for figures in relay(url, destinations, stream=given.stream, metrics_port=given.metrics_port, **chosen):
         _report(figures)
     return _DONE
 

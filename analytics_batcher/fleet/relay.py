@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
 import decimal
 import os
 import re
 import secrets
-import signal
 import socket
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import backoff
 import dateutil.parser
@@ -27,12 +25,14 @@ from . import server
 from .serving import Serving
 from .settings import RelaySettings
 from .shards import Shards, WrongShards
+from .status import stream_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..destinations import Destination
     from ..stats import Delivery, Drop, Ledger
+    from .status import StreamStatus
 
 LOADED: Final = (backoff, dateutil.parser, dateutil.tz, decimal)
 """What the consumers import where they use it."""
@@ -169,6 +169,24 @@ class Relay:
 
     def __repr__(self) -> str:
         return f"Relay({self.name!r}, stream={self._settings.stream!r}, destination={self._settings.destination!r})"
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        return self._settings.stream
+
+    @property
+    def destination(self) -> str:
+        """The destination's name."""
+        return self._settings.destination.name
+
+    def status(self) -> StreamStatus:
+        """What the stream holds and who serves it, whichever relays these are.
+
+        Raises:
+            OSError: If the server cannot be asked.
+        """
+        return stream_status(self._settings.url, self._settings.stream)
 
     def start(self) -> None:
         """Begin. A server that cannot be reached now is tried again; what waiting cannot mend is said here.
@@ -331,59 +349,3 @@ def _sum(ledgers: Sequence[Ledger], last: Ledger) -> Ledger:
 def _new_name() -> str:
     host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())[:64]
     return f"{host}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-def stream_of(stream: str, destination: Destination, count: int) -> str:
-    """The stream of one of several destinations; a single one has the plain name."""
-    return stream if count == 1 else f"{stream}:{destination.name}"
-
-
-def relay(
-    url: str, destination: Destination | Sequence[Destination], *, stream: str = "analytics", **options: Any
-) -> list[RelayFigures]:
-    """Run a relay until SIGTERM or SIGINT comes; then finish what is in flight. A second signal ends it at once.
-
-    Args:
-        url: As for `Relay`.
-        destination: As for `Relay`. Of several, each has a stream of its own, as producers with all of them write.
-        stream: As for `Relay`.
-        options: Further options of `Relay`.
-
-    Returns:
-        What was done, for each destination.
-
-    Raises:
-        ValueError: As for `Relay` and `Relay.start`; also outside the main thread, which alone gets signals.
-    """
-    destinations: Sequence[Any] = destination if isinstance(destination, (list, tuple)) else [destination]
-    names = [stream_of(stream, one, len(destinations)) for one in destinations]
-    relays = [Relay(url, one, stream=name, **options) for one, name in zip(destinations, names, strict=True)]
-    started: list[Relay] = []
-    try:
-        with _until_signal() as wait:
-            for one in relays:
-                one.start()
-                started.append(one)
-            wait()
-    finally:
-        for one in started:
-            one.stop()
-    return [one.figures() for one in relays]
-
-
-@contextmanager
-def _until_signal() -> Iterator[Callable[[], object]]:
-    """What waits for SIGTERM or SIGINT, which meanwhile do nothing else."""
-    token = _thread.allocate_lock()  # not an event, whose lock the handler may find held by the wait
-    token.acquire()
-
-    def wake(*_: object) -> None:
-        with suppress(RuntimeError):
-            token.release()
-
-    before = {number: signal.signal(number, wake) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield token.acquire
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

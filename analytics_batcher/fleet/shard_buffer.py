@@ -43,10 +43,12 @@ class Debt:
 
     __slots__ = ("delivered", "given_up", "letters", "size")
 
-    def __init__(self, delivered: Sequence[bytes], given_up: Sequence[bytes], size: int) -> None:
+    def __init__(
+        self, delivered: Sequence[bytes], given_up: Sequence[bytes], letters: Sequence[bytes], size: int
+    ) -> None:
         self.delivered = delivered
         self.given_up = given_up
-        self.letters: list[bytes] = []
+        self.letters = letters
         self.size = size
 
 
@@ -54,9 +56,8 @@ class ShardBuffer(MemoryBuffer):
     """What a relay has of a shard that it holds. What is not settled stays on the server, pending, for the next holder.
 
     First comes all that is pending for the group, in its order, then what is new: so the stream's order is kept.
-    What is delivered is acknowledged at once; what is given up only after it was reported, and so is among the dead
-    letters first. What cannot be acknowledged now is tried again before anything else is read. If somebody else has had
-    the shard meanwhile, everything is void.
+    What is settled is acknowledged at once; the consumer has written dead letters before. What cannot be acknowledged
+    now is tried again before anything else is read. If somebody else has had the shard meanwhile, everything is void.
 
     All but the figures belongs to the one thread that serves the shard.
 
@@ -88,7 +89,7 @@ class ShardBuffer(MemoryBuffer):
         self._position = START  # after which entry to read on
         self._last = START
         self._debts: list[Debt] = []
-        self._later: list[Debt] = []
+        self._letters: list[bytes] = []  # written with the next ones that are acknowledged
         self._requests = self._retries = 0
         self._damper = Damper()
 
@@ -102,6 +103,7 @@ class ShardBuffer(MemoryBuffer):
 
     def take(self, lease: Lease, messages: int, size: int) -> None:
         """Fill an empty lease with the oldest records: at most `messages`, and none beyond `size` bytes."""
+        self._letters.clear()  # of what was not settled after all
         if self._pay():
             self._fill(messages, size)
         super().take(lease, messages, size)
@@ -119,15 +121,13 @@ class ShardBuffer(MemoryBuffer):
         settled = [self._entries[lease.keys[position]] for position in delivered]
         lost = [self._entries[lease.keys[position]] for position in given_up]
         keys = [lease.keys[position] for position in (*delivered, *given_up)]
-        later = [Debt((), lost, _size(lease, given_up))] if lost else []
-        if settled or lost:
-            self._debts.append(Debt(settled, (), _size(lease, delivered)))
+        if keys:
+            self._owe(settled, lost, _size(lease, (*delivered, *given_up)))
             self._pay()
         if self._holding.lost or not super().settle(lease, delivered, losses):
             return False
         for key in keys:
             self._known.discard(self._entries.pop(key))
-        self._later += later
         return True
 
     def wait(self, timeout: float | None) -> None:
@@ -159,8 +159,8 @@ class ShardBuffer(MemoryBuffer):
     # What only the relay does
 
     def add_letters(self, lines: Sequence[bytes]) -> None:
-        """Have dead letters written to the server in the step in which the last records given up are acknowledged."""
-        self._later[-1].letters += lines
+        """Have dead letters written to the server in the step in which the records are acknowledged that are next."""
+        self._letters += lines
 
     def tell(self, trouble: Trouble) -> None:
         """Say what went wrong with the server, now and then; and look again at what is pending here."""
@@ -187,12 +187,16 @@ class ShardBuffer(MemoryBuffer):
     def _hand_over(self) -> None:
         """Forget what is not settled: it is another one's now, or soon."""
         self._debts.clear()
-        self._later.clear()
+        self._letters.clear()
         self._entries.clear()
         self._known.clear()
         count = len(super().abandon(DropReason.EXIT))
         self.ledger.lost = {**self.ledger.lost, DropReason.EXIT: 0}
         self.ledger.handed_over += count
+
+    def _owe(self, delivered: Sequence[bytes], given_up: Sequence[bytes], size: int) -> None:
+        self._debts.append(Debt(delivered, given_up, self._letters, size))
+        self._letters = []
 
     def _pay(self) -> bool:
         """Settle on the server what is settled here.
@@ -200,11 +204,9 @@ class ShardBuffer(MemoryBuffer):
         Returns:
             Whether all is, so that more can be read.
         """
-        self._debts += self._later
-        self._later = []
         requests, retries = self._requests, self._retries
         if requests and not self._debts:
-            self._debts.append(Debt((), (), 0))
+            self._owe((), (), 0)
         try:
             while self._debts:
                 debt = self._debts[0]
@@ -320,8 +322,8 @@ class ShardBuffer(MemoryBuffer):
         """Count and tell what is no record; acknowledge it after that."""
         self.ledger.tracked += len(strange)
         self.ledger.lost = {**self.ledger.lost, DropReason.INVALID: self.ledger.lost[DropReason.INVALID] + len(strange)}
-        self._later.append(Debt((), [entry.id for entry in strange], sum(map(_weight, strange))))
         self._refuse([as_record(entry) for entry in strange])
+        self._owe((), [entry.id for entry in strange], sum(map(_weight, strange)))
 
 
 def _weight(entry: Entry) -> int:
