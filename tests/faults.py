@@ -1028,7 +1028,7 @@ FLIGHTS = [
     Fault(
         "each destination has a pace of its own",
         "assembly.py",
-        {"assemble(one, own, options, pace)": "assemble(one, own, options, rate and Pace(rate))"},
+        {"options, pace, alone=alone)) for": "options, rate and Pace(rate), alone=alone)) for"},
         ["test_concurrency.py::test_requests_keep_the_pace_over_all_destinations"],
     ),
     Fault(
@@ -1117,6 +1117,72 @@ LETTERS = [
     ),
 ]
 
+FLEET = [
+    Fault(
+        "a batch whose answer was lost is added again",
+        "fleet/entries.py",
+        {"if last == ARGV[2] .. ' ' .. ARGV[3] then return {{'AGAIN'}} end\n": ""},
+        ["test_redis_buffer.py::test_a_lost_answer_costs_no_second_entry"],
+    ),
+    Fault(
+        "a stream has no bound",
+        "fleet/entries.py",
+        {"length + count > tonumber(ARGV[4]) or held + size > tonumber(ARGV[5])": "length + count > 1e9"},
+        ["test_redis_buffer.py::test_a_full_stream_takes_nothing_more"],
+    ),
+    Fault(
+        "a server that forgets is taken",
+        "fleet/server.py",
+        {'if not told.get("aof_enabled"):': 'if told.get("aof_enabled") == 7:'},
+        ["test_redis_buffer.py::test_a_server_that_forgets_is_refused"],
+    ),
+    Fault(
+        "each process has shards of its own",
+        "fleet/shipping.py",
+        {'int.from_bytes(blake2b(about, digest_size=8).digest(), "big") % shards': "hash(about) % shards"},
+        ["test_redis_buffer.py::test_every_process_finds_the_same_shard"],
+    ),
+    Fault(
+        "a relay sends for a shard that may be another's",
+        "fleet/serving.py",
+        {"        if not self._holding.is_sure:": "        if self._holding.lost:"},
+        ["test_relay.py::test_nothing_is_begun_once_the_lease_may_be_another_ones"],
+    ),
+    Fault(
+        "a 429 pauses one relay only",
+        "fleet/serving.py",
+        {"            self._pause(outcome.wait)": "            pass"},
+        ["test_fleet.py::test_a_429_pauses_all_relays"],
+    ),
+    Fault(
+        "each relay has the whole rate",
+        "fleet/rate.py",
+        {"keys.pause, keys.rate]": "keys.pause, keys.lease(shard) + str(id(self))]"},
+        ["test_fleet.py::test_one_rate_holds_over_all_relays"],
+    ),
+    Fault(
+        "what a dead relay had pending is left",
+        "fleet/shard_buffer.py",
+        {"        while self._adopted:": "        while not self._relay:"},
+        ["test_fleet.py::test_another_relay_takes_over_within_the_lease"],
+    ),
+    Fault(
+        "a message is acknowledged before its letter is written",
+        "consumer.py",
+        {
+            "        self._write_durably(outcome.losses, records)\n": "",
+            "        written = self._buffer.durable\n": "        written = bool(self)\n",
+        },
+        ["test_relay.py::test_dead_letters_go_to_a_file"],
+    ),
+    Fault(
+        "a scrape fails with the server",
+        "fleet/metrics.py",
+        {"    except OSError:": "    except KeyError:"},
+        ["test_metrics.py::test_a_scrape_finds_what_relays_did_and_what_is_left"],
+    ),
+]
+
 DISK = [
     Fault(
         "a child keeps its parent's lock",
@@ -1148,12 +1214,12 @@ DISK = [
     Fault(
         "the monotonic clock of another run of the system is believed",
         "buffers/spool_lines.py",
-        {"record if line.same_boot else _rebased(record, now, moment)": "record"},
+        {"record if line.same_boot else rebased(record, now, moment)": "record"},
         ["test_spool_file.py::test_ages_hold_across_processes"],
     ),
     Fault(
         "a wall clock that was never set is believed",
-        "buffers/spool_lines.py",
+        "stamp.py",
         {" if _UNSET < wall < moment else 0.0": ""},
         ["test_spool_file.py::test_ages_hold_across_processes"],
     ),
@@ -1241,6 +1307,7 @@ DISK = [
 ]
 
 FAULTS = [
+    *FLEET,
     *DISK,
     *FLIGHTS,
     *LETTERS,
