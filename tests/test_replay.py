@@ -439,7 +439,7 @@ def test_a_vendor_that_is_down_keeps_all(receiver, path):
     assert "HTTP 401" in result.error
     assert TOKEN not in result.error
     receiver.decide = lambda _: Reply(503)
-    stuck = replay(path, timeout=0.3)
+    stuck = replay(path, timeout=1.5)
     assert (stuck.found, stuck.left) == (50, 50)
     assert "HTTP 503" in stuck.error
     write(path, "new")
