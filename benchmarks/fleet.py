@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=200_000, help="messages of a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each fleet (default: %(default)s)")
+    parser.add_argument("--few", action="store_true", help="three small fleets only, to try the command")
     parser.add_argument("--write", metavar="FILE", help="write the page there instead of printing it")
     options = parser.parse_args()
     began = time.monotonic()
@@ -33,7 +34,7 @@ def main() -> None:
     direct: list[dict[str, float]] = []
     for _ in range(options.rounds):
         direct.append(run_direct(options.messages))
-        for point in (*FLEETS, *SLOW_FLEETS):
+        for point in (*FLEETS[:2], *SLOW_FLEETS[:1]) if options.few else (*FLEETS, *SLOW_FLEETS):
             found.setdefault(point, []).append(run_fleet(point, options.messages))
             print(point, f"{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     page = text(

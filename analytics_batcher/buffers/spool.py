@@ -82,7 +82,8 @@ class SpoolBuffer(SpoolHeir):
             while True:
                 if self._closed:
                     return DropReason.CLOSED
-                if not self._has_room(size) and not self._make_room(size):
+                crowded = self._bytes + size > self._max_bytes or self._max_messages != NEVER
+                if crowded and not self._has_room(size) and not self._make_room(size):
                     return DropReason.SPOOL_FULL
                 if not self._own.id:
                     self._begin_stream()

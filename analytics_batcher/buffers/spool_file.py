@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from .spool_disk import Trouble
-from .spool_statements import SpoolStatements
+from .spool_statements import SEED, SpoolStatements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,8 +21,6 @@ STREAM_BITS: Final = 38
 """A stream has room for 2.7e11 messages, and a file for 3.3e7 streams."""
 NUMBER: Final = (1 << STREAM_BITS) - 1
 UNKNOWN: Final = -1
-_SEED: Final = 0xFFFFFFFF
-_INSERT: Final = "INSERT INTO message VALUES (?, ?, ?)"
 _ROWS: Final = f"row BETWEEN id << {STREAM_BITS} AND id << {STREAM_BITS} | {NUMBER}"
 # A stream in which there is a message, and yet nothing left by the count, was damaged.
 _LEFT: Final = f"""(
@@ -47,17 +45,6 @@ class Stream(NamedTuple):
 
 class SpoolFile(SpoolStatements):
     """The statements that a buffer makes; those that write are made in one's turn."""
-
-    def insert(self, row: int, record: bytes) -> bool:
-        """Add a message: committed when this returns.
-
-        Returns:
-            False if the row is there already.
-
-        Raises:
-            Trouble: If it is not to be done now.
-        """
-        return self._insert(_INSERT, (row, crc32(record, row & _SEED), record))
 
     def new_stream(self, keeper: str, destination: str, boot: str, settled: int) -> int:
         """Begin a stream; its first message has the number after `settled`."""
@@ -172,4 +159,4 @@ def _text(value: Any) -> str:
 
 
 def _is_whole(row: int, total: Any, record: Any) -> bool:
-    return isinstance(record, bytes) and total == crc32(record, row & _SEED)
+    return isinstance(record, bytes) and total == crc32(record, row & SEED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from ..errors import DropReason
 from .spool_connections import RowIsThere, SpoolConnections, SqlError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+SEED: Final = 0xFFFFFFFF
+"""Of a row's number, what its message's checksum begins with: a message in another's row is a damaged one."""
+_INSERT: Final = "INSERT INTO message VALUES (?, ?, ?)"
 _PUTS: Final = 64
 """Puts after which to look, and to let the read transaction go that they share."""
 _ALONE: Final = 1.0
@@ -42,8 +46,16 @@ class SpoolStatements(SpoolConnections):
         self._puts_left = 0
         self._alone_until = 0.0
 
-    def _insert(self, statement: str, values: Sequence[Any]) -> bool:
-        """Whether there was no such row."""
+    def insert(self, row: int, record: bytes) -> bool:
+        """Add a message: committed when this returns.
+
+        Returns:
+            False if the row is there already.
+
+        Raises:
+            Trouble: If it is not to be done now.
+        """
+        values = row, crc32(record, row & SEED), record
         while True:
             writer, now = self._writer, time.monotonic()
             if writer is None or self._puts_left <= 0 or now >= self._look_again:
@@ -55,7 +67,7 @@ class SpoolStatements(SpoolConnections):
                 raise self.say(Trouble("the log is full while another process reads the file", DropReason.SPOOL_FULL))
             self._puts_left -= 1
             try:
-                writer.execute(statement, values)
+                writer.execute(_INSERT, values)
             except RowIsThere:
                 return False
             except SqlError as error:

@@ -55,8 +55,6 @@ def text(points: Points, direct: Mapping[str, float], *, rounds: int, messages: 
         rounds: How often each was measured.
         messages: How many messages each had.
     """
-    unit = next(iter(points))
-    first = points[unit]
     about = (
         f"Written by `python benchmarks/fleet.py --write benchmarks/fleet.md` on {time.strftime('%Y-%m-%d')}: Python "
         f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores; "
@@ -71,9 +69,9 @@ def text(points: Points, direct: Mapping[str, float], *, rounds: int, messages: 
         "## Delivering",
         _delivering(points),
         "## A model",
-        _model_text(first),
+        _model_text(points),
         "## What larger fleets need",
-        _capacity(first),
+        _capacity(points),
     ]
     return "\n\n".join(parts) + "\n" + _CAVEATS
 
@@ -85,6 +83,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _shipping(points: Points, direct: Mapping[str, float]) -> str:
     rows = [["1, posting to the vendor itself", "", f"{direct['rate']:,.0f}", f"{direct['cpu']:.1f}", "", ""]]
+    shown = [(point, one) for point, one in points.items() if not point.delay]
     rows += [
         [
             f"{point.producers}",
@@ -94,18 +93,16 @@ def _shipping(points: Points, direct: Mapping[str, float]) -> str:
             f"{one['ship_server']:.1f}",
             f"{one['bytes']:.0f}",
         ]
-        for point, one in points.items()
-        if not point.delay
+        for point, one in {(point.producers, point.shards): (point, one) for point, one in shown}.values()
     ]
     head = ["producers", "shards", "messages/s", "CPU a message, µs", "the server's, µs", "bytes there a message"]
     return _table(head, rows)
 
 
 def _delivering(points: Points) -> str:
-    first = next(iter(points.values()))
     rows = []
     for point, one in points.items():
-        model = _rate(point, first)
+        model = modelled(point, points)
         answer = f"after {point.delay * 1000:.0f} ms" if point.delay else "at once"
         rows.append(
             [
@@ -123,35 +120,54 @@ def _delivering(points: Points) -> str:
     return _table([*head, "by the model", "measured to that"], rows)
 
 
-def _rate(point: Point, first: Mapping[str, float]) -> float:
-    """Messages a second that a fleet delivers, by the costs of one relay with one shard."""
-    relay, server, sink = (first[name] / _MICRO for name in ("relay_cpu", "deliver_server", "sink_cpu"))
-    each_batch = _BATCH / first["rate"] + point.delay
-    cores = os.cpu_count() or 1
-    return min(
-        point.shards * _BATCH / each_batch,
-        min(point.relays, point.shards) / relay,
-        1 / server,
-        cores / (relay + server + sink),
-    )
+def modelled(point: Point, points: Points) -> float:
+    """Messages a second that a fleet delivers by the model: shards go round between relays, server, sink and vendor.
+
+    It is the mean value analysis of a closed network: of the batches under way, one for each shard, each waits where
+    others are served, and the time for which nobody has to wait is what is left of a batch's time in the first fleet.
+    """
+    first, several = _units(points)
+    alone = point.shards <= point.relays
+    relay = (first if alone else several)["relay_cpu"] * _BATCH / _MICRO
+    server = first["deliver_server"] * _BATCH / _MICRO
+    sink = first["sink_cpu"] * _BATCH / _MICRO
+    rest = max(_BATCH / first["rate"] - first["relay_cpu"] * _BATCH / _MICRO - server - sink, 0.0) + point.delay
+    relays = min(point.relays, point.shards)
+    demands = [server, sink, *[relay / relays] * relays]
+    waiting = [0.0] * len(demands)
+    rate = 0.0
+    for number in range(1, point.shards + 1):
+        times = [demand * (1 + queue) for demand, queue in zip(demands, waiting, strict=True)]
+        rate = number / (rest + sum(times))
+        waiting = [rate * one for one in times]
+    return min(rate, (os.cpu_count() or 1) / (relay + server + sink)) * _BATCH
 
 
-def _model_text(first: Mapping[str, float]) -> str:
+def _units(points: Points) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """The figures of one relay with one shard, and with several."""
+    several = next(one for point, one in points.items() if point.relays == 1 < point.shards and not point.delay)
+    return next(iter(points.values())), several
+
+
+def _model_text(points: Points) -> str:
+    first, several = _units(points)
     return (
-        "Of the fleet with one of each: a batch of 100 takes a shard "
-        f"{_BATCH / first['rate'] * 1000:.1f} ms and the vendor's answer; a message takes a relay "
+        "It is made of two rows. With one relay and one shard, a batch of 100 takes "
+        f"{_BATCH / first['rate'] * 1000:.1f} ms and the vendor's answer; a message takes the relay "
         f"{first['relay_cpu']:.1f} µs of a core, the server {first['ship_server']:.1f} to be added and "
-        f"{first['deliver_server']:.1f} to be read and removed. A fleet delivers the least of: shards times 100 for "
-        "each batch's time; what the relays' cores carry; what the server's one core carries; what the machine's cores "
-        "carry, the sink's work included."
+        f"{first['deliver_server']:.1f} to be read and removed. With several shards in one relay it takes "
+        f"{several['relay_cpu']:.1f} µs, as its threads share an interpreter. Each shard has one batch under way, "
+        "which waits where others are served: at its relay, at the server, at the sink (mean value analysis of a "
+        "closed network); and all together have the machine's cores."
     )
 
 
-def _capacity(first: Mapping[str, float]) -> str:
+def _capacity(points: Points) -> str:
+    first, several = _units(points)
     rows = []
     for rate in _RATES:
         server = rate * (first["ship_server"] + first["deliver_server"]) / _MICRO / _BUSY
-        relays = rate * first["relay_cpu"] / _MICRO / _BUSY
+        relays = rate * several["relay_cpu"] / _MICRO / _BUSY
         shards = rate * (_ANSWER + _BATCH / first["rate"]) / _BATCH
         memory = rate * 60 * first["bytes"] / 2**30
         rows.append(

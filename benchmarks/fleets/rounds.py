@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
@@ -14,13 +15,19 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 from measure.far_end import FarEnd
 from redis_server import RedisServer
 
+from analytics_batcher.fleet.server import Keys
+from analytics_batcher.fleet.status import stream_status
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 _MEMBER = Path(__file__).with_name("member.py")
 _PATIENCE = 120.0
-_FIRST, _LAST = 0.4, 0.9
-"""Between the arrivals of these parts the rate is taken: before, shards are shared out; after, some run dry."""
+_FIRST, _LAST = 0.1, 0.9
+"""Between the arrivals of these parts the rate is taken: at the end some shards run dry before others."""
+_STREAM = "analytics"
 
 
 class Point(NamedTuple):
@@ -100,7 +107,9 @@ def run_fleet(point: Point, messages: int) -> dict[str, float]:
         before = redis.info()
         shipped = _ship(server.url, point, messages)
         filled = redis.info()
-        delivered = _deliver(server.url, far, point, messages)
+        pause = Keys(_STREAM).pause
+        redis.set(pause, "until the shards are shared out", px=int(_PATIENCE * 1000))
+        delivered = _deliver(server.url, far, point, messages, begin=lambda: redis.delete(pause))
         after = redis.info()
     return {
         **shipped,
@@ -134,7 +143,13 @@ def _ship(url: str, point: Point, messages: int) -> dict[str, float]:
     }
 
 
-def _deliver(url: str, far: FarEnd, point: Point, messages: int) -> dict[str, float]:
+def _is_shared_out(url: str, point: Point) -> bool:
+    owners = Counter(one.owner for one in stream_status(url, _STREAM).shards)
+    few, more = divmod(point.shards, point.relays)
+    return sorted(owners.values()) == sorted([few] * (point.relays - more) + [few + 1] * more) and None not in owners
+
+
+def _deliver(url: str, far: FarEnd, point: Point, messages: int, *, begin: Callable[[], object]) -> dict[str, float]:
     options = {"role": "relay", "url": url, "sink": far.url, "shards": point.shards}
     with ExitStack() as stack:
         members = [stack.enter_context(Member(**options)) for _ in range(point.relays)]
@@ -142,7 +157,13 @@ def _deliver(url: str, far: FarEnd, point: Point, messages: int) -> dict[str, fl
             one.hear()
         for one in members:
             one.tell()
-        shared_out = far.wait(int(messages * _FIRST), _PATIENCE)
+        until = time.monotonic() + _PATIENCE
+        while not _is_shared_out(url, point):
+            if time.monotonic() > until:
+                raise RuntimeError(f"shards were not shared out: {stream_status(url, _STREAM)}")
+            time.sleep(0.05)
+        begin()
+        first = far.wait(int(messages * _FIRST), _PATIENCE)
         most = far.wait(int(messages * _LAST), _PATIENCE)
         report = far.wait(messages, _PATIENCE)
         for one in members:
@@ -151,7 +172,7 @@ def _deliver(url: str, far: FarEnd, point: Point, messages: int) -> dict[str, fl
     if report["events"] < messages:
         raise RuntimeError(f"not all arrived: {report}")
     return {
-        "rate": (most["events"] - shared_out["events"]) / (most["last"] - shared_out["last"]),
+        "rate": (most["events"] - first["events"]) / (most["last"] - first["last"]),
         "relay_cpu": sum(one["cpu"] for one in said) / messages * 1e6,
         "sink_cpu": report["cpu"] / messages * 1e6,
     }
