@@ -26,7 +26,7 @@ from .text import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .lanes import Lane
     from .report import Letters
@@ -180,8 +180,11 @@ class Replay:
             error=self._error,
         )
 
-    def run(self) -> ReplayResult:
+    def run(self, hear: Callable[[], object] = lambda: None) -> ReplayResult:
         """Take the letters, and send them.
+
+        Args:
+            hear: Called after each batch; `result` then says how far it is.
 
         Raises:
             BlockingIOError: As for `replay`.
@@ -200,6 +203,7 @@ class Replay:
                             self._settle(batch)
                             claim.settle(file, end)
                             self._count(batch)
+                            hear()
                         claim.remove(file)
                     claim.end()
                 except _Stopped as stopped:

@@ -17,7 +17,7 @@ from .settings import number
 from .stamp import unix_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .destinations import Destination
 
@@ -107,8 +107,16 @@ class Drain:
             error=stats.last_error,
         )
 
-    def run(self) -> DrainResult:
+    @property
+    def retries(self) -> int:
+        """The requests that repeated messages of an earlier one."""
+        return 0 if self._client is None else self._client.stats().retries
+
+    def run(self, hear: Callable[[], object] = lambda: None) -> DrainResult:
         """Deliver what dead processes have left, until nothing is left, or nothing goes on, or the time is over.
+
+        Args:
+            hear: Called about once a second; `result` then says how far it is.
 
         Raises:
             ValueError: As for `drain`.
@@ -118,16 +126,19 @@ class Drain:
         else:
             self._client = Client(self._destination, **self._options)
         try:
-            self._flush(self._client, math.inf if self._timeout is None else time.monotonic() + self._timeout)
+            end = math.inf if self._timeout is None else time.monotonic() + self._timeout
+            self._flush(self._client, end, hear)
         finally:
             self._client.shutdown(0)  # which keeps the rest
         return self.result
 
     @staticmethod
-    def _flush(client: Client, end: float) -> None:
+    def _flush(client: Client, end: float, hear: Callable[[], object]) -> None:
         left, deadline = client.stats().pending, time.monotonic() + _PATIENCE
+        hear()
         while left and (now := time.monotonic()) < min(end, deadline):
             client.flush(min(end - now, _TURN))
+            hear()
             pending = client.stats().pending
             if pending < left:
                 left, deadline = pending, time.monotonic() + _PATIENCE

@@ -257,7 +257,7 @@ def _fit(text: str) -> str:
     return printable(text, limit=_CHARACTERS)
 
 
-def _text(value: Any, grouped: bool) -> str:  # noqa: FBT001 - a way to write numbers
+def _text(value: Any, grouped: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from ..claim import folder_of
 from ..replays import Replay
-from . import PROG
-from .plain_lines import counts, say, sigterm_as_interrupt, status_of, text_of
+from .face import DONE, SOME_REFUSED, Face, Problem
+from .parsing import parser_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from ..replays import ReplayResult
+    from .progress import Progress
 
-_DONE, _FAILED, _SOME_FAILED = 0, 1, 3
-_DESCRIPTION = """\
+_DESCRIPTION: Final = """\
 Sends the messages of a file of dead letters again, with the ids and times they had, by the settings that
 Client.from_env() reads. Those that fail again stay in the file. It may be interrupted and repeated. The exit status is
 0 if nothing is left in the file, 3 if something failed again or could not be sent, 1 if it could not go on."""
+_EXAMPLES: Final = (
+    ("letters.jsonl", "send what is in it"),
+    ("letters.jsonl --timeout 300 --json", "with a patience of five minutes a batch, for a script"),
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,44 +35,41 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(prog=f"{PROG} replay", description=_DESCRIPTION, allow_abbrev=False)
+    parser = parser_of("replay", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("path", metavar="PATH", help="the file that a client had as dead_letters")
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="SECONDS", help="the most for a batch, repeats included (60)"
     )
     given = parser.parse_args(arguments)
-    try:
-        work = Replay(given.path, timeout=given.timeout)
-        with sigterm_as_interrupt():
-            return _run(work)
-    except (OSError, ValueError) as error:
-        say(f"error: {text_of(error)}")
-        return _FAILED
+    face = Face(json=given.json, debug=given.debug)
+    return face.run(lambda: _run(face, Replay(given.path, timeout=given.timeout)))
 
 
-def _run(work: Replay) -> int:
+def _run(face: Face, work: Replay) -> int:
     try:
-        result = work.run()
-    except KeyboardInterrupt as interrupt:
-        _report(work.path, work.result)
-        say("interrupted")
-        return status_of(interrupt)
-    _report(work.path, result)
+        with face.progress(f"Replaying {work.path.name}", None, unit="letters") as progress:
+            result = work.run(lambda: _tell(work.result, progress))
+    except KeyboardInterrupt:
+        _report(face, work.path, work.result)
+        raise
+    _report(face, work.path, result)
     if result.error is not None:
-        say(f"error: {result.error}")
-        return _FAILED
-    return _DONE if result else _SOME_FAILED
+        raise Problem(result.error)
+    return DONE if result else SOME_REFUSED
 
 
-def _report(path: Path, result: ReplayResult) -> None:
-    say(f"found: {result.found}")
-    say(f"delivered: {counts(result.delivered)}")
-    if result.filtered:
-        say(f"dropped by before_send: {result.filtered}")
-    say(f"failed again: {counts(result.failed)}")
-    say(f"not sent: {counts(result.unsent)}")
-    say(f"left: {result.left}")
+def _tell(result: ReplayResult, progress: Progress) -> None:
+    refused = sum(result.failed.values()) + sum(result.unsent.values())
+    progress.update(total=result.found, done=result.found - result.left, refused=refused)
+
+
+def _report(face: Face, path: Path, result: ReplayResult) -> None:
+    facts: dict[str, Any] = {"found": result.found, "delivered": dict(result.delivered)}
+    if result.filtered or face.json:
+        facts["dropped by before_send"] = result.filtered
+    facts |= {"failed again": dict(result.failed), "not sent": dict(result.unsent), "left": result.left}
+    face.result(facts)
     if result.failed or result.unsent:
-        say(f"what failed again or was not sent is in {path}")
+        face.say(f"what failed again or was not sent is in {path}")
     if result.left:
-        say(f"what is left is in {folder_of(path)}; the next replay goes on with it")
+        face.say(f"what is left is in {folder_of(path)}; the next replay goes on with it")

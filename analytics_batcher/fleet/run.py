@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 import signal
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .metrics import serve_metrics
 from .relay import Relay
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from ..destinations import Destination
     from .relay import RelayFigures
+
+
+_HEAR_SECONDS: Final = 1.0
 
 
 def stream_of(stream: str, destination: Destination, count: int) -> str:
@@ -28,6 +31,7 @@ def relay(
     *,
     stream: str = "analytics",
     metrics_port: int | None = None,
+    hear: Callable[[list[RelayFigures]], object] | None = None,
     **options: Any,
 ) -> list[RelayFigures]:
     """Run a relay until SIGTERM or SIGINT comes; then finish what is in flight. A second signal ends it at once.
@@ -38,6 +42,7 @@ def relay(
         stream: As for `Relay`.
         metrics_port: The port at which Prometheus finds figures, under `/metrics`, of what these relays did and of what
             their streams hold; needs the extra `prometheus`. `None`: nowhere.
+        hear: Called once a second with what was done so far, for each destination.
         options: Further options of `Relay`.
 
     Returns:
@@ -57,12 +62,14 @@ def relay(
         for one in relays:
             one.start()
             stack.callback(one.stop)
-        wait()
+        while not wait(-1.0 if hear is None else _HEAR_SECONDS):
+            if hear is not None:
+                hear([one.figures() for one in relays])
     return [one.figures() for one in relays]
 
 
 @contextmanager
-def _until_signal() -> Iterator[Callable[[], object]]:
+def _until_signal() -> Iterator[Callable[[float], bool]]:
     """What waits for SIGTERM or SIGINT, which meanwhile do nothing else."""
     token = _thread.allocate_lock()  # not an event, whose lock the handler may find held by the wait
     token.acquire()
@@ -73,7 +80,7 @@ def _until_signal() -> Iterator[Callable[[], object]]:
 
     before = {number: signal.signal(number, wake) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield token.acquire
+        yield lambda timeout: token.acquire(timeout=timeout)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
