@@ -243,6 +243,7 @@ def test_destinations_do_no_input_or_output(name):
         ("redis", {"fleet.server"}),
         ("sqlite3", {"buffers.spool_connections"}),
         ("orjson", {"encoding"}),
+        ("rich", {"cli.drawing"}),
     ],
 )
 def test_a_library_is_imported_in_one_file(library, homes):

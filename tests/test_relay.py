@@ -14,6 +14,7 @@ import threading
 import time
 
 import pytest
+import terminal
 from conftest import TOKEN
 from fleet_world import PAUSE, World
 from redis_server import RedisServer, binaries
@@ -725,6 +726,43 @@ def test_the_status_is_printed(world, environment, wait_until):
     assert lines[1].startswith("waiting: 0, relays: 1")
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_relay_on_a_terminal(world, environment, columns):
+    """A person sees how many messages went, and after Ctrl-C what came of them; the log above tears nothing."""
+    world.ship(150)
+    interrupted = []
+
+    def interrupt(process, screen):
+        if not interrupted and any("150 messages · " in line for line in screen.lines):
+            interrupted.append(process.send_signal(signal.SIGINT))
+
+    program = [sys.executable, "-m", "analytics_batcher", "relay", "--redis", world.server.url]
+    status, screen = terminal.seen(program, environment, columns, hear=interrupt)
+    assert status == 0
+    assert len(world.receiver.messages) == 150
+    (place,) = [place for place, line in enumerate(screen.lines) if line.startswith("Relaying analytics; ")]
+    assert screen.lines[place + 2].startswith("150 messages · ")
+    assert [line.split()[:2] for line in screen.lines[-4:-2]] == [["taken", "150"], ["delivered", "150"]]
+    assert screen.lines[-1].split() == ["left", "in", "the", "stream", "0"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_status_on_a_terminal_and_for_a_machine(world, environment, columns):
+    """A person gets a table of shards, a machine one object; nothing is taken."""
+    world.ship(5)
+    program = [sys.executable, "-m", "analytics_batcher", "relay", "--redis", world.server.url, "--status"]
+    status, screen = terminal.seen(program, environment, columns)
+    assert status == 0
+    assert screen.lines[0] == "Stream analytics"
+    (row,) = [line.split() for line in screen.lines if line.split()[:2] == ["0", "5"]]
+    assert row[2] == "0"
+    assert row[-4:] == ["0.0/s", "0", "0", "none"]
+    assert screen.lines[-1] == "waiting: 5, relays: 0, dead letters: 0"
+    status, lines, _ = command(environment, "--redis", world.server.url, "--status", "--json")
+    said = json.loads("".join(lines))
+    assert (status, said["shards"][0]["length"], said["relays"], said["dead letters"]) == (0, 5, [], 0)
+
+
 def test_the_status_tells_the_rate(world, environment, wait_until):
     """What the vendor took in the second of the status is the rate."""
     world.ship(100)
@@ -739,12 +777,12 @@ def test_a_password_does_not_stand_on_the_command_line(environment):
     """A URL with one is refused, with the reason and without repeating it; so is a missing URL."""
     for url in (f"redis://:{TOKEN}@localhost", f"redis://localhost?password={TOKEN}"):
         status, lines, errors = command(environment, "--redis", url)
-        assert (status, errors) == (1, "")
-        assert f"{PREFIX}REDIS_URL" in lines[0]
-        assert TOKEN not in lines[0]
-    status, lines, _ = command(environment)
-    assert status == 1
-    assert f"{PREFIX}REDIS_URL" in lines[0]
+        assert (status, lines) == (1, [])
+        assert f"{PREFIX}REDIS_URL" in errors
+        assert TOKEN not in errors
+    status, lines, errors = command(environment)
+    assert (status, lines) == (1, [])
+    assert f"{PREFIX}REDIS_URL" in errors
 
 
 def test_the_command_says_what_is_wrong(world, environment):
@@ -753,11 +791,11 @@ def test_the_command_says_what_is_wrong(world, environment):
     environment |= {f"{PREFIX}REDIS_URL": world.server.url, f"{PREFIX}REDIS_SHARDS": "3"}
     assert command(environment) == (
         1,
-        ["error: the stream has 1 shards, and this relay was given shards=3"],
-        "",
+        [],
+        "error: the stream has 1 shards, and this relay was given shards=3\n",
     )
     del environment[f"{PREFIX}DESTINATION"]
-    assert command(environment)[:2] == (1, [f"error: {PREFIX}DESTINATION is not set"])
+    assert command(environment) == (1, [], f"error: {PREFIX}DESTINATION is not set\n")
 
 
 def test_each_of_several_destinations_has_a_stream(world, wait_until):

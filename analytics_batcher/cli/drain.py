@@ -91,7 +91,7 @@ def _status(face: Face, path: str) -> int:
         face.result({"destinations": [asdict(one) for one in waiting], "waiting": total})
         return DONE
     ages = ["unknown" if one.oldest_age is None else f"{one.oldest_age:.0f} s" for one in waiting]
-    if face.rich and waiting:
+    if face.draws and waiting:
         head = ("destination", "waiting", "of living processes", "oldest")
         cells = [
             (one.destination, f"{one.messages:,}", f"{one.owned:,}", age)

@@ -1,7 +1,7 @@
 """What a command shows: bars and tables to a person, plain lines to a pipe, JSON to a machine.
 
-Facts and tables go to standard output; the rest, what a pipe should not carry, to standard error. `rich` is known here
-only, and is not needed: without it, or without a terminal, everything comes as plain lines.
+Facts and tables go to standard output; the rest, what a pipe should not carry, to standard error. What draws may
+not be installed: then, as without a terminal, everything comes as plain lines.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Face:
         return self._errors is None
 
     @property
-    def rich(self) -> bool:
+    def draws(self) -> bool:
         """Whether facts and tables are drawn for a person."""
         return self._out is not None
 
@@ -132,7 +132,7 @@ class Face:
         if self.json:
             _write(sys.stdout, json.dumps(facts, ensure_ascii=False, default=str))
             return
-        shown = {name: _fit(_text(value, self.rich)) for name, value in facts.items() if value is not None}
+        shown = {name: _fit(_text(value, self.draws)) for name, value in facts.items() if value is not None}
         if self._out is not None:
             from .drawing import facts as drawn  # noqa: PLC0415 - it needs the extra
 
@@ -234,11 +234,10 @@ def _console(stream: TextIO) -> Console | None:
     if not stream.isatty() or os.environ.get("TERM") in {"dumb", "unknown"}:
         return None
     try:
-        from rich.console import Console  # noqa: PLC0415 - an extra, which need not be there
-    except ImportError:
+        from . import drawing  # noqa: PLC0415 - it needs the extra, which need not be there
+    except ModuleNotFoundError:
         return None
-    # Neither colours nor links are found in what the data says.
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+    return drawing.console(stream)
 
 
 def _show(console: Console | None, stream: TextIO, line: str, style: str | None = None) -> None:
@@ -260,7 +259,7 @@ def _fit(text: str) -> str:
 def _text(value: Any, grouped: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(isinstance(count, int) for count in value.values()):
         parts = ", ".join(f"{name} {_text(count, grouped)}" for name, count in sorted(value.items()))
         return f"{_text(sum(value.values()), grouped)} ({parts})" if parts else "0"
     if isinstance(value, float):

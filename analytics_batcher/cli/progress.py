@@ -111,14 +111,17 @@ class Progress:
         return None if self.total is None else min(self.done / self.total, 1.0) if self.total else 1.0
 
     @property
+    def left(self) -> str:
+        """How long it will take, in words; empty if nobody knows."""
+        seconds = self.seconds_left
+        return "" if seconds is None or self.done == self.total else f"{clock_time(seconds)} left"
+
+    @property
     def figures(self) -> list[str]:
         """The figures in words."""
         of = "" if self.total is None else f" of {self.total:,}"
-        left = self.seconds_left
-        parts = [f"{self.done:,}{of} {self.unit}", f"{_rounded(self.rate)}/s"]
-        if left is not None and self.done != self.total:
-            parts.append(f"{clock_time(left)} left")
-        return [*parts, f"{self.refused:,} refused", f"{self.retries:,} retries"]
+        counts = [f"{self.refused:,} refused", f"{self.retries:,} retries"]
+        return [f"{self.done:,}{of} {self.unit}", f"{_rounded(self.rate)}/s", *counts]
 
 
 class PlainProgress(Progress):
@@ -161,8 +164,8 @@ class PlainProgress(Progress):
         self._said, self._due = self.done, self._clock() + _LINE_SECONDS
         share = "" if self.share is None else f" ({self.share:.0%})"
         first, *others = self.figures
-        waiting = [f"waiting: {self.waiting}"] if self.waiting else []
-        self._say(f"{self.title}: {', '.join([first + share, *others, *waiting])}")
+        last = [self.left, self.waiting and f"waiting: {self.waiting}"]
+        self._say(f"{self.title}: {', '.join([first + share, *others, *filter(None, last)])}")
 
 
 def clock_time(seconds: float) -> str:

@@ -174,7 +174,7 @@ def _status(face: Face, url: str, stream: str) -> int:
         face.result(
             {"shards": shards, "relays": after.relays, "pause": after.pause, "dead letters": after.dead_letters}
         )
-    elif face.rich and after.shards:
+    elif face.draws and after.shards:
         rows = [_cells(one, rate) for one, rate in zip(after.shards, rates, strict=True)]
         face.table(f"Stream {stream}", _HEAD, rows)
         face.say(_summary(after))
@@ -185,13 +185,13 @@ def _status(face: Face, url: str, stream: str) -> int:
     return DONE
 
 
-_HEAD: Final = ("shard", "length", "pending", "oldest", "owner", "rate", "delivered", "dropped", "trimmed", "retries")
+_HEAD: Final = ("shard", "length", "pending", "oldest", "rate", "delivered", "dropped", "owner")
 
 
 def _cells(one: ShardStatus, rate: float) -> list[str]:
-    counts = [f"{count:,}" for count in (one.delivered, one.dropped, one.trimmed, one.retries)]
-    first = [str(one.shard), f"{one.length:,}", f"{one.pending:,}", _age(one), one.owner or "none"]
-    return [*first, f"{rate:,.1f}/s", *counts]
+    counts = [f"{count:,}" for count in (one.length, one.pending)]
+    results = [f"{count:,}" for count in (one.delivered, one.dropped)]
+    return [str(one.shard), *counts, _age(one), f"{rate:,.1f}/s", *results, one.owner or "none"]
 
 
 def _age(one: ShardStatus) -> str:
