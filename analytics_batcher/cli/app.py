@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-import rich  # so that the extra is asked for as a whole, before a command begins
 
 from ..environment import PREFIX
-from . import PROG
+from . import PROG, drawing
 from .face import WRONG_USAGE, Face, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-LOADED: Final = rich
+LOADED: Final = drawing
+"""So that the extra is asked for as a whole, before a command begins."""
+_INTERRUPTED: Final = 130
 _SETTINGS: Final = {
     "destination": "DESTINATION",
     "subdomain": "VITALLY_SUBDOMAIN",
@@ -109,6 +110,8 @@ def run(chosen: click.Command, arguments: Sequence[str]) -> int:
         hint = f"{PROG} {chosen.name} --help"
         face.error(Problem(error.format_message(), hint=hint))
         return WRONG_USAGE
+    except click.Abort:  # Ctrl-C before the command began
+        return _INTERRUPTED
     return status
 
 
