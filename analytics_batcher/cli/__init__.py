@@ -17,6 +17,7 @@ _SCRIPT: Final = "analytics-batcher"
 PROG: Final = _SCRIPT if Path(sys.argv[0]).stem == _SCRIPT else "python -m analytics_batcher"
 """As it was called, so that help shows what can be typed."""
 _WRONG_USAGE: Final = 2
+_INTERRUPTED: Final = 130
 _EXTRA: Final = frozenset({"click", "rich"})
 
 
@@ -88,11 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name: str = parser.parse_args(given[:1]).command
     try:
         command = import_module(f".{_COMMANDS[name].module}", __name__)
+        status: int = command.main(given[1:])
+    except KeyboardInterrupt:  # before the command could hear of it
+        return _INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
         return _refuse(f"{name} needs the extra 'cli': pip install 'analytics-batcher[cli]'")
-    status: int = command.main(given[1:])
     return status
 
 
