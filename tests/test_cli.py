@@ -96,6 +96,17 @@ def test_without_the_extra_a_command_says_how_to_install_it(name):
         assert done.stderr == f"error: {name} needs the extra 'cli': pip install 'analytics-batcher[cli]'\n"
 
 
+def test_another_module_that_is_missing_is_no_matter_of_the_extra():
+    """Whose installation is broken otherwise is not told to install the extra."""
+    program = f"import sys; sys.modules['certifi'] = None; {RUN}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "doctor"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert "certifi" in done.stderr
+    assert "needs the extra" not in done.stderr
+
+
 def test_without_the_extra_the_others_work(tmp_path, receiver):
     """`drain`, `replay`, `relay`, `inspect` and `demo` need none of it: they are there, and do their work."""
     for name in ("drain", "replay", "relay", "inspect", "demo"):

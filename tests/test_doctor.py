@@ -11,7 +11,7 @@ import threading
 from base64 import b64encode
 from contextlib import contextmanager
 from email.utils import formatdate
-from time import time
+from time import monotonic, time
 
 import pytest
 from conftest import TOKEN
@@ -30,7 +30,8 @@ class Vendor(http.server.ThreadingHTTPServer):
         ahead: Seconds by which its clock is ahead of ours; `None`: it says no date.
         answer: The status and the body of its answers.
         asked: The requests: method, path and key.
-        slow: Set by who wants no answer until it is cleared.
+        may_answer: Cleared by who wants no answer.
+        drips: Whether it then sends a byte now and then.
     """
 
     daemon_threads = True
@@ -38,6 +39,7 @@ class Vendor(http.server.ThreadingHTTPServer):
     def __init__(self, certificate=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.ahead, self.answer, self.asked = 0, (404, b""), []
+        self.drips = False
         self.may_answer = threading.Event()
         self.may_answer.set()
         if certificate is not None:
@@ -61,6 +63,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         """Answer."""
         self.server.asked.append(("GET", self.path, self.headers.get("Authorization")))
+        while self.server.drips and not self.server.may_answer.wait(0.05):
+            self.wfile.write(b"H")  # which keeps a reader waiting that counts from the last byte
         self.server.may_answer.wait(20)
         status, body = self.server.answer
         self.send_response_only(status)
@@ -203,12 +207,16 @@ def test_nobody_listens(settings, look):
     assert "refused" in look()[1]["vitally: connection"]["found"].lower()
 
 
-def test_who_does_not_answer(settings, look):
-    """A server that says nothing is a fault after the time given, and no more."""
+@pytest.mark.parametrize("drips", [False, True])
+def test_who_does_not_answer(settings, look, drips):
+    """A server that says nothing, or a byte now and then, is a fault after the time given."""
     with vendor() as server:
+        server.drips = drips
         server.may_answer.clear()
         as_vitally(settings, server.url)
+        started = monotonic()
         assert look("--timeout", "0.3")[1]["vitally: HTTP"]["state"] == "fault"
+        assert monotonic() - started < 3
 
 
 @pytest.fixture(scope="module")

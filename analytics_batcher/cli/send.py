@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from .. import Client, DropReason
+from .. import Client
 from ..errors import MessageError
 from . import app
 from .face import DONE, FAILED, SOME_REFUSED, WRONG_USAGE, Face, Problem
@@ -76,9 +76,7 @@ class _Receipt:
         self.statuses[delivery.status] = self.statuses.get(delivery.status, 0) + 1
 
     def drop(self, drop: Drop) -> None:
-        """Hear of messages that were given up; those that the command's own end leaves behind are `left`."""
-        if drop.reason == DropReason.EXIT:
-            return
+        """Hear of messages that were given up."""
         self.refused[str(drop.reason)] = self.refused.get(str(drop.reason), 0) + drop.count
         for message in drop.messages:
             found = str(message.get("messageId", "") or message.get("id", ""))
