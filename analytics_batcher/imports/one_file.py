@@ -105,6 +105,8 @@ class FileImport:
             rows = Rows(stream, look.form, offset=note.offset, line=note.line, width=len(look.columns))
             self._rejected = Rejected(job.rejected_path, note.rejected_bytes)
             try:
+                if job.checkpoint_path is not None:  # before the first row: its time is to be the same in each run
+                    checkpoints.write(job.checkpoint_path, note)
                 self._send(rows, caller, ids_for(job.plan.digest))
             finally:
                 self._rejected.close()
@@ -114,6 +116,8 @@ class FileImport:
     def _known(self, source: Source, look: Look) -> Checkpoint:
         path, head = self._job.checkpoint_path, source.head.data
         found = None if path is None or self._restart else checkpoints.read(path)
+        if found is not None and not found.rows and found.mapping != self._job.plan.digest:
+            found = None  # what was tried first did not work
         if found is None:
             now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
             return Checkpoint(len(head), digest_of(head), self._job.plan.digest, now, look.offset, look.line)
