@@ -80,7 +80,7 @@ def moments_in(cells: Sequence[str]) -> Found | None:
     given = [cell for cell in cells if cell]
     digits = [_DIGITS.get(len(cell)) if cell.isdecimal() else None for cell in given]
     best = [(kind, sum(one == kind for one in digits)) for kind in _UNITS]
-    best += [(kind, sum(map(fits, given))) for kind, fits in _TESTS if kind in {"date", "datetime"}]
+    best.append(("datetime", sum(any(fits(cell) for fits in _MOMENTS) for cell in given)))  # a day is one, too
     kind, fitting = max(best, key=lambda one: one[1])
     return Found(kind, fitting, len(given), given[0]) if fitting > len(given) / 2 else None
 
@@ -215,6 +215,7 @@ _TESTS: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
     ("date", _is_a(_date, _DATE)),
     ("datetime", _is_a(_parsed, _DATETIME)),
 )
+_MOMENTS: Final = tuple(fits for kind, fits in _TESTS if kind in {"date", "datetime"})
 _TRAITS: Final[dict[str, Convert | None]] = {
     TEXT: None,
     "integer": _integer,

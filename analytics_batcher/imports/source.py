@@ -200,9 +200,20 @@ def _python_name(encoding: str | None) -> str | None:
 
 
 def _guessed(data: bytes, *, whole: bool) -> str:
-    """UTF-8, or what Windows writes in Western Europe and America, if it cannot be that."""
+    """UTF-8, or what Windows writes in Western Europe and America, if more lines cannot be UTF-8 than can.
+
+    A few lines in another encoding must not make another text of all the others: these few are refused.
+    """
+    lines = [line for line in data.split(b"\n") if not line.isascii()]
+    if lines and not whole and data.endswith(lines[-1]):
+        del lines[-1]  # it may be cut within a character
+    fitting = sum(_is_utf8(line) for line in lines)
+    return "utf-8" if fitting >= len(lines) - fitting else "cp1252"
+
+
+def _is_utf8(line: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(data, final=whole)
+        line.decode("utf-8")
     except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8"
+        return False
+    return True
