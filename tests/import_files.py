@@ -20,7 +20,7 @@ BAD = [
     ("too_large", lambda cells: [*cells[:8], "x" * 40_000]),
     ("rejected", lambda cells: [*cells[:2], "Poison", *cells[3:]]),
 ]
-"""Kinds of bad rows: the reason for which each is refused, and what makes one of a good one. The last is the vendor's."""
+"""Kinds of bad rows: why each is refused, and what makes one of a good one. The last one is the vendor's."""
 
 
 def cells_of(number):
@@ -78,12 +78,12 @@ def write_accounts(path, rows):
     return bad
 
 
-TRACKS = '''as = "track"
+TRACKS = """as = "track"
 id = "user_id"
 account_id = "account_id"
 event = "event"
 timestamp = "at"
-'''
-ACCOUNTS = '''as = "account"
+"""
+ACCOUNTS = """as = "account"
 id = "account_id"
-'''
+"""

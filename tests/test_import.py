@@ -81,6 +81,7 @@ class Books:
         self.first = {}
 
     def __call__(self, messages):
+        """Decide what becomes of a request."""
         if any(one.get("event") == "Poison" for one in messages):
             return Reply(400, body=b'{"error":"the event is not known"}')
         fault = self.chance.random()
@@ -261,7 +262,11 @@ def test_forms_of_the_same_rows(tmp_path, settings, receiver, form):
         status, facts, errors = command(settings, path, *TRACK)
     assert (status, sums(facts)) == (0, (2, 2, 0, 0)), errors
     one, two = receiver.messages
-    assert (one["userId"], one["properties"], one["timestamp"]) == ("007", {"plan": "Größe"}, "2024-01-02T03:04:05.000Z")
+    assert (one["userId"], one["properties"], one["timestamp"]) == (
+        "007",
+        {"plan": "Größe"},
+        "2024-01-02T03:04:05.000Z",
+    )
     assert (two["event"], two["properties"], two["timestamp"]) == ("Closed", {}, "2024-01-02T00:00:00.000Z")
     assert not (tmp_path / "r").exists()
 
@@ -282,7 +287,7 @@ def test_a_crm_export(tmp_path, settings, receiver):
 
 
 def test_a_spreadsheet_export(tmp_path, settings, receiver):
-    """A spreadsheet's: Windows' line ends, quoted newlines and quotes, an empty last column, a blank line at the end."""
+    """A spreadsheet's: Windows' line ends, quoted newlines and quotes, an empty last column, a blank line."""
     path = tmp_path / "sheet.csv"
     rows = 'id,company,notes,seats,\r\nu1,acme,"first\r\nsecond, ""quoted""",5,\r\nu2,acme,"",x,\r\nu3,acme,,7,\r\n\r\n'
     path.write_bytes(rows.encode("cp1252"))
@@ -313,7 +318,9 @@ def test_a_warehouse_export(tmp_path, settings, receiver):
 def test_json_lines(tmp_path, settings, receiver):
     """JSON Lines keep their types and their nesting; what is no object is refused with its line."""
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"id": 7, "org": "o", "plan": {"name": "x"}, "zip": "01"}\n[1]\n\n{"id": "8", "org": "o", "n": null}\n{\n')
+    path.write_text(
+        '{"id": 7, "org": "o", "plan": {"name": "x"}, "zip": "01"}\n[1]\n\n{"id": "8", "org": "o", "n": null}\n{\n'
+    )
     status, facts, _ = command(settings, path, "--as", "user", "--id", "id", "--organization-id", "org")
     assert (status, sums(facts)) == (3, (5, 2, 2, 1))
     one, two = receiver.messages
@@ -343,7 +350,9 @@ def test_a_dry_run_sends_nothing(tmp_path, settings, receiver):
     assert status == 3, errors
     assert {one["line"]: one["reason"] for one in facts["problems"]} == bad
     assert (facts["rows"], facts["good"], sum(facts["refused"].values())) == (500, 500 - len(bad), len(bad))
-    assert [{**one, "messageId": ""} for one in facts["samples"]] == [{**message_of(n), "messageId": ""} for n in range(3)]
+    assert [{**one, "messageId": ""} for one in facts["samples"]] == [
+        {**message_of(n), "messageId": ""} for n in range(3)
+    ]
     assert not receiver.requests
     assert [one.name for one in tmp_path.iterdir()] == ["tracks.csv"]
     receiver.decide = Books(receiver, faults=0)
@@ -352,7 +361,7 @@ def test_a_dry_run_sends_nothing(tmp_path, settings, receiver):
 
 
 def test_a_mapping_is_written_and_used(tmp_path, settings, receiver):
-    """A first look makes a mapping that an import takes as it is; leading zeros stay, and what is dropped is not sent."""
+    """A first look makes a mapping that an import takes; leading zeros stay, and what is dropped is not sent."""
     path = tmp_path / "users.csv"
     path.write_text("user_id,account_id,zip,seats,secret\nu1,a,01234,5,x\nu2,a,99999,6,y\n")
     status, _, errors = command(settings, path, "--write-mapping", "--drop", "secret")
