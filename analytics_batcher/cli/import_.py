@@ -220,6 +220,9 @@ def _dry(face: Face, jobs: Sequence[Job]) -> int:
     samples: list[Any] = []
     for job in sorted(jobs, key=lambda one: one.plan.rank):
 
+        def show(columns: Sequence[Column], job: Job = job) -> None:
+            _show_columns(face, job.path, columns)
+
         def tell(line: int, problem: RowProblem, job: Job = job) -> None:
             if face.json:
                 parts = {"file": job.path, "line": line, "reason": problem.reason, "detail": problem.detail}
@@ -229,7 +232,7 @@ def _dry(face: Face, jobs: Sequence[Job]) -> int:
             else:
                 face.say(_line_of(job.path, line, problem))
 
-        result = dry_run(job, show=lambda columns, job=job: _show_columns(face, job.path, columns), tell=tell)
+        result = dry_run(job, show=show, tell=tell)
         _add(facts, result)
         samples += result.samples
         for message in result.samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .problems import ImportProblem, RowProblem
 from .rows import Form, Rows
@@ -89,7 +89,7 @@ def look_at(
 
 
 def _stream(head: Head) -> io.BufferedReader:
-    return io.BufferedReader(io.BytesIO(head.data))  # type: ignore[arg-type] - it is raw enough
+    return io.BufferedReader(cast("io.RawIOBase", io.BytesIO(head.data)))
 
 
 def _is_json(path: str, head: Head) -> bool:
