@@ -399,6 +399,19 @@ def test_another_file_or_mapping_is_not_gone_on_with(tmp_path, settings, receive
     assert sorted(ids.values()) == [1, 1, 2, 2]  # of the rows that are what they were, the same ids
 
 
+def test_a_change_far_inside_a_file_is_seen(tmp_path, settings, receiver):
+    """Also beyond what a first look sees: the last row that was settled must be what it was."""
+    path = tmp_path / "tracks.csv"
+    write_tracks(path, 6_000, 6_000)
+    receiver.decide = Books(receiver, faults=0)
+    assert command(settings, path, *TRACK)[0] in {0, 3}
+    data = path.read_bytes()
+    assert len(data) > 2**18
+    path.write_bytes(data[:-40].replace(b"\n05999,", b"\n0599X,") + data[-40:] + data.splitlines(keepends=True)[1])
+    status, _, errors = command(settings, path, *TRACK)
+    assert (status, "has changed" in errors) == (1, True)
+
+
 def test_a_vendor_that_refuses_requests_ends_it(tmp_path, settings, receiver):
     """A wrong token ends it with the vendor's answer and status 1; nothing is lost, and the next run sends all."""
     path = tmp_path / "users.csv"

@@ -87,6 +87,7 @@ def test_a_line_without_an_end_is_refused(kind):
         ([], "text"),
         (["1"] * 199 + ["n/a"], "integer"),
         (["1"] * 50 + ["n/a"], "text"),
+        (["1"] * 199 + ["007"], "text"),
     ],
 )
 def test_types_are_columns(cells, kind):
