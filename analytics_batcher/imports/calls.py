@@ -1,0 +1,236 @@
+"""A row becomes a call of the client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import MessageError
+from .columns import TEXT, found_in, moment_of, moments_in, trait_of, zone_of
+from .mapping import KINDS, NATIVE
+from .problems import ImportProblem, RowProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from ..client import Client
+    from .columns import Convert
+    from .look import Look
+    from .mapping import Mapping as Plan
+
+    Get = Callable[[Any], Any]
+
+_FIELDS: Final = {
+    "userId": ("id", "user_id"),
+    "accountId": ("account_id", "id"),
+    "organizationId": ("organization_id", "id"),
+    "externalId": ("id",),
+    "customObjectId": ("object",),
+    "previousId": ("previous_id",),
+    "anonymousId": ("anonymous_id",),
+    "event": ("event",),
+    "name": ("name", "event"),
+    "timestamp": ("timestamp",),
+    "message_id": ("message_id",),
+}
+"""The settings to which a field of a message goes back, as errors name it."""
+_SHOWN: Final = 80
+
+
+class Caller:
+    """Makes the calls for one source's rows.
+
+    Args:
+        client: With `strict=True`.
+        plan: Which column becomes what.
+        look: What the source looks like.
+        kinds: The columns' types.
+        started: The moment of rows that have none of their own.
+        where: What errors call the source.
+
+    Raises:
+        ImportProblem: If the column of the moments has none.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        plan: Plan,
+        look: Look,
+        *,
+        kinds: Mapping[str, str],
+        started: datetime,
+        where: str = "",
+        id_field: str = "messageId",
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._look = look
+        self._where = where
+        self._id_field = id_field
+        self._json = look.form.kind == "jsonl"
+        self._zone = zone_of(plan.timezone)
+        self._places = {name: name if self._json else place for place, name in enumerate(look.columns) if name}
+        self._kinds = kinds
+        self.put: Callable[[Any, str], None]
+        """Calls the client with a row and its id; raises `RowProblem` if it is refused at once."""
+        if plan.kind == NATIVE:
+            if not self._json:
+                raise ImportProblem("native messages are JSON Lines", where=where, found=look.form.kind)
+            self._message_id: Get | None = lambda row: row.get(id_field)
+            self.put = self._put_native
+            return
+        self._kind = KINDS[plan.kind]
+        self._call: Callable[..., bool] = getattr(client, self._kind.call)
+        self._arguments = [self._of_id(name) for name in self._kind.arguments]
+        self._keywords = [(name, self._field(plan.fields[name])) for name in self._kind.keywords if name in plan.fields]
+        self._moment = self._moments(started)
+        self._message_id = self._field(plan.fields["message_id"]) if "message_id" in plan.fields else None
+        self._open = self._json and plan.traits is None and self._kind.content
+        self._named = {*plan.fields.values(), *plan.drop}
+        self._contents: list[tuple[str, Any, Convert | None]] = [
+            (name, self._places[column], self._converter(column)) for name, column in plan.content(look.columns).items()
+        ]
+        self.put = self._put
+
+    def _of_id(self, name: str) -> Get:
+        """An argument's value; what a call can be without is `None` where the cell is empty."""
+        fields = self._plan.fields
+        if name not in fields:
+            return lambda _: None
+        get = self._field(fields[name])
+        if name == "id" and fields.keys() & {"account_id", "organization_id", "anonymous_id"}:
+            return lambda row: get(row) or None
+        return get
+
+    def _field(self, column: str) -> Get:
+        if column.startswith("="):
+            text = column[1:]
+            return lambda _: text
+        place = self._places[column]
+        if self._json:
+            return lambda row: row.get(place)
+        return lambda row: row[place]
+
+    def _moments(self, started: datetime) -> Get:
+        column = self._plan.fields.get("timestamp")
+        if column is None:
+            return lambda _: started
+        get = self._field(column)
+        if column.startswith("="):
+            return get
+        kind = self._kinds[column]
+        convert = moment_of(kind, self._zone)
+
+        def moment(row: Any) -> datetime:
+            cell = get(row)
+            try:
+                return convert(cell if isinstance(cell, str) else "" if cell is None else str(cell))
+            except (ValueError, OverflowError, OSError):
+                raise _misfit(column, cell, kind) from None
+
+        return moment
+
+    def _converter(self, column: str) -> Convert | None:
+        kind = self._kinds.get(column, TEXT)
+        if self._json and column not in self._plan.types:
+            return None  # JSON says itself what is a number
+        return trait_of(kind, self._zone)
+
+    def given_id(self, row: Any) -> str | None:
+        """The id that a row brings with it, if it does."""
+        if self._message_id is None:
+            return None
+        given = self._message_id(row)
+        return None if given in {"", None} else str(given)
+
+    def _put(self, row: Any, own_id: str) -> None:
+        try:
+            keywords = {name: get(row) or None for name, get in self._keywords}
+            arguments = [get(row) for get in self._arguments]
+            if self._kind.content:
+                arguments.append(self._content_of(row))
+            self._call(*arguments, timestamp=self._moment(row), message_id=own_id, **keywords)
+        except MessageError as error:
+            raise self._refused(error) from None
+
+    def _content_of(self, row: Any) -> dict[str, Any]:
+        if self._open:
+            content = {name: value for name, value in row.items() if name not in self._named}
+            if self._plan.types:
+                self._convert(content)
+            return content
+        content = {}
+        get = row.get if self._json else row.__getitem__
+        try:
+            for name, place, convert in self._contents:
+                cell = get(place)
+                if cell or (self._json and cell is not None):
+                    content[name] = cell if convert is None else convert(cell)
+        except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+            raise self._which(row) from None
+        return content
+
+    def _convert(self, content: dict[str, Any]) -> None:
+        for column in self._plan.types.keys() & content.keys():
+            convert = self._converter(column)
+            value = content[column]
+            if convert is not None and value is not None:
+                try:
+                    content[column] = convert(value if isinstance(value, str) else str(value))
+                except (ValueError, OverflowError, OSError):
+                    raise _misfit(column, value, self._kinds[column]) from None
+
+    def _which(self, row: Any) -> RowProblem:
+        """The column whose cell is not of its type: found when it is known that there is one."""
+        for _, place, convert in self._contents:
+            cell = row.get(place) if self._json else row[place]
+            if cell and convert is not None:
+                try:
+                    convert(cell)
+                except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+                    column = place if self._json else self._look.columns[place]
+                    return _misfit(column, cell, self._kinds[column])
+        return RowProblem("type", "a cell is not of its column's type")
+
+    def _refused(self, error: MessageError) -> RowProblem:
+        word = error.detail.partition(" ")[0]
+        named = [self._plan.fields[name] for name in _FIELDS.get(word, ()) if name in self._plan.fields]
+        column = named[0] if named and not named[0].startswith("=") else ""
+        return RowProblem(str(error.reason), error.detail, column=column)
+
+    def _put_native(self, row: Any, own_id: str) -> None:
+        try:
+            self._client.enqueue(row if self._id_field in row else {**row, self._id_field: own_id})
+        except MessageError as error:
+            raise self._refused(error) from None
+
+
+def _misfit(column: str, cell: Any, kind: str) -> RowProblem:
+    found = "nothing" if cell in {"", None} else repr(cell)
+    found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
+    return RowProblem("type", f"is no {kind}", column=column, found=found, expected=kind)
+
+
+def kinds_of(plan: Plan, look: Look, where: str) -> dict[str, str]:
+    """The types of a source's columns: as the mapping says, or else as the first look found.
+
+    Raises:
+        ImportProblem: If the column of the moments has none.
+    """
+    kinds = {}
+    for column, cells in look.cells.items():
+        kinds[column] = plan.types.get(column) or found_in([one for one in cells if isinstance(one, str)]).kind
+    column = plan.fields.get("timestamp", "=")
+    if not column.startswith("=") and column not in plan.types:
+        texts = [one if isinstance(one, str) else str(one) for one in look.cells.get(column, ())]
+        found = moments_in(texts)
+        if found is None and any(texts):
+            raise ImportProblem(
+                "the column of the timestamps has none that can be recognised",
+                where=f"{where}, column {column}",
+                found=repr(next(text for text in texts if text))[:_SHOWN],
+                expected="ISO 8601 or Unix time; --type says another format, such as %d/%m/%Y",
+            )
+        kinds[column] = found.kind if found else "datetime"
+    return kinds

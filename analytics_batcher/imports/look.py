@@ -1,0 +1,152 @@
+"""A first look at a source: how its rows are written, what its columns are called, and what is in them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from .problems import ImportProblem, RowProblem
+from .rows import Form, Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .source import Head, Source
+
+SAMPLE_ROWS: Final = 1_000
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_NAMED: Final = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "\\t": "\t"}
+_JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
+_TRIED_LINES: Final = 200
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a first look found.
+
+    Attributes:
+        form: How rows are written.
+        columns: The columns' names, in their order.
+        cells: The first cells of each column, by its name; what JSON says is no text stands here as it is.
+        offset: The bytes before the first row of data.
+        line: The lines before it.
+        whole: Whether all of the source was seen.
+    """
+
+    form: Form
+    columns: tuple[str, ...]
+    cells: Mapping[str, Sequence[Any]]
+    offset: int
+    line: int
+    whole: bool
+
+
+def look_at(
+    source: Source,
+    *,
+    kind: str | None = None,
+    delimiter: str | None = None,
+    quote: str | None = None,
+    header: bool = True,
+) -> Look:
+    """Look at a source's beginning.
+
+    Args:
+        source: The source.
+        kind: `csv` or `jsonl`; `None`: by the file's name, or else by its first character.
+        delimiter: What separates cells; `None`: found out.
+        quote: What encloses them, or an empty string; `None`: found out.
+        header: Whether the first row has the columns' names; if not, they are called by their numbers.
+
+    Raises:
+        ImportProblem: If no sense can be made of it.
+    """
+    head = source.head
+    if not head.data.strip():
+        raise ImportProblem("there is nothing in it", where=source.name)
+    if kind is None:
+        kind = "jsonl" if _is_json(source.path, head) else "csv"
+    if kind == "jsonl":
+        return _look_at_json(source, head)
+    form = _form(head, delimiter, quote, source.name)
+    rows = Rows(_stream(head), form, offset=head.skipped)
+    found = [(row, rows.offset, rows.line) for _, row in islice(rows, SAMPLE_ROWS + 1) if row is not None]
+    if not head.whole and len(found) > 1 and rows.offset == head.skipped + len(head.data):
+        found.pop()  # it may go on beyond what was read
+    first, offset, line = found[0]
+    if isinstance(first, RowProblem):
+        raise ImportProblem(f"the first row cannot be read: {first.detail}", where=f"{source.name}:1")
+    if header:
+        names, sample = _names(first, source.name), found[1:]
+    else:
+        names, sample = tuple(str(place + 1) for place in range(len(first))), found
+        offset, line = head.skipped, 0
+    good = [row for row, _, _ in sample if isinstance(row, list) and len(row) == len(names)]
+    cells = {name: [row[place] for row in good] for place, name in enumerate(names) if name}
+    return Look(form, names, cells, offset, line, head.whole and len(found) <= SAMPLE_ROWS)
+
+
+def _stream(head: Head) -> io.BufferedReader:
+    return io.BufferedReader(cast("io.RawIOBase", io.BytesIO(head.data)))
+
+
+def _is_json(path: str, head: Head) -> bool:
+    name = path.lower().removesuffix(".gz")
+    return name.endswith(_JSON_ENDINGS) or (
+        not name.endswith((".csv", ".tsv", ".txt")) and head.data.lstrip()[:1] == b"{"
+    )
+
+
+def _look_at_json(source: Source, head: Head) -> Look:
+    form = Form("jsonl", head.encoding)
+    rows = [row for _, row in islice(Rows(_stream(head), form), SAMPLE_ROWS) if isinstance(row, dict)]
+    if not rows:
+        raise ImportProblem(
+            "the beginning has no JSON object", where=f"{source.name}:1", expected="an object in each line"
+        )
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    cells = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+    return Look(form, names, cells, head.skipped, 0, head.whole)
+
+
+def _names(row: Sequence[str], where: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in row)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise ImportProblem(f"two columns are called {name!r}", where=f"{where}:1", expected="a name for each")
+    return names
+
+
+def _form(head: Head, delimiter: str | None, quote: str | None, where: str) -> Form:
+    """The form in which the first rows have the same number of cells, and of such forms that with the most cells."""
+    if delimiter is not None:
+        delimiter = _NAMED.get(delimiter.lower(), delimiter)
+        if len(delimiter) != 1:
+            raise ImportProblem("a delimiter is one character, or tab", where="delimiter", found=delimiter)
+    if quote is not None and len(quote) > 1:
+        raise ImportProblem("a quote is one character, or nothing", where="quote", found=quote)
+    if b"\n" not in head.data and b"\r" in head.data:
+        raise ImportProblem("its lines end with a carriage return alone", where=where, expected="newlines")
+    best, form = (0.0, 0), Form("csv", head.encoding, delimiter or ",", '"' if quote is None else quote)
+    for one in _DELIMITERS if delimiter is None else (delimiter,):
+        for other in ('"', "'", "") if quote is None else (quote,):
+            tried = Form("csv", head.encoding, one, other)
+            score = _score(head, tried)
+            if score > best:
+                best, form = score, tried
+    return form
+
+
+def _score(head: Head, form: Form) -> tuple[float, int]:
+    if form.quote == "'" and form.quote.encode() not in head.data:
+        return 0.0, 0
+    widths = []
+    for _, row in islice(Rows(_stream(head), form), _TRIED_LINES):
+        if row is not None:
+            widths.append(len(row) if isinstance(row, list) else 0)
+    width = widths[0] if widths else 0
+    if width < 2:  # noqa: PLR2004 - one cell in a row is what every wrong delimiter finds
+        return 0.0, 0
+    return round(widths.count(width) / len(widths), 1), width

@@ -1,0 +1,246 @@
+"""The import of one source: chunks of rows become calls, are settled, and only then the checkpoint moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import DropReason
+from . import checkpoint as checkpoints
+from .calls import Caller, kinds_of
+from .checkpoint import Checkpoint, digest_of
+from .ids import ids_for
+from .look import Look, look_at
+from .problems import ImportProblem, RowProblem
+from .rejected import Rejected
+from .results import Job, State, Sums
+from .rows import Rows
+from .settling import Fate, Settling, Stopped
+from .source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..client import Client
+    from .mapping import Mapping as Plan
+
+CHUNK_ROWS: Final = 2_500
+_SHARED_ROWS: Final = 1_000  # one of several destinations tells of so many messages that it refuses at the calls
+_CHUNK_BYTES: Final = 2**20
+_ROW_CHARACTERS: Final = 10_000
+
+
+def look_of(source: Source, plan: Plan) -> Look:
+    """A look at a source as a mapping says that it is written.
+
+    Raises:
+        ImportProblem: If the mapping does not fit.
+    """
+    look = look_at(source, kind=plan.format, delimiter=plan.delimiter, quote=plan.quote, header=plan.header)
+    plan.checked(look.columns, source.name)
+    return look
+
+
+class FileImport:
+    """The import of one source.
+
+    Args:
+        job: The source.
+        client: What the rows go to, with `strict=True`.
+        settling: Waits for the client.
+        restart: Whether to begin anew, whatever an earlier run has settled.
+        tell: Is told how it goes on.
+    """
+
+    def __init__(
+        self, job: Job, client: Client, settling: Settling, *, restart: bool, tell: Callable[[State], object]
+    ) -> None:
+        self._job = job
+        self._client = client
+        self._settling = settling
+        self._restart = restart
+        self._tell = tell
+        self._most = CHUNK_ROWS if len(client.stats().destinations) == 1 else _SHARED_ROWS
+        self._note: Checkpoint | None = None
+        self._earlier = 0
+        # What belongs to the chunk that is not settled yet.
+        self._count = 0
+        self._skipped = 0
+        self._put: dict[str, tuple[int, bytes]] = {}
+        self._refused: list[dict[str, Any]] = []
+
+    @property
+    def sums(self) -> Sums:
+        """What became of the rows so far."""
+        note = self._note
+        if note is None:
+            return Sums()
+        return Sums(note.rows, note.delivered, note.rejected, note.skipped, self._earlier)
+
+    def run(self) -> None:
+        """Send the rows that are not settled yet.
+
+        Raises:
+            ImportProblem: As for `Import.run`.
+            OSError: As for `Import.run`.
+            Stopped: If it cannot go on now.
+        """
+        job = self._job
+        source = Source(job.path, job.plan.encoding)
+        try:
+            look = look_of(source, job.plan)
+            note = self._known(source, look)
+            stream, last = source.at(note.offset, last=note.last_bytes)
+            if note.last_bytes and digest_of(last) != note.last:
+                raise self._changed()
+            self._note, self._earlier = note, note.rows
+            caller = Caller(
+                *(self._client, job.plan, look),
+                kinds=kinds_of(job.plan, look, source.name),
+                started=datetime.fromisoformat(note.started),
+                where=source.name,
+                id_field=self._settling.id_field,
+            )
+            rows = Rows(stream, look.form, offset=note.offset, line=note.line, width=len(look.columns))
+            self._rejected = Rejected(job.rejected_path, note.rejected_bytes)
+            try:
+                if job.checkpoint_path is not None:  # before the first row: its time is to be the same in each run
+                    checkpoints.write(job.checkpoint_path, note)
+                self._send(rows, caller, ids_for(job.plan.digest))
+            finally:
+                self._rejected.close()
+        finally:
+            source.close()
+
+    def _known(self, source: Source, look: Look) -> Checkpoint:
+        path, head = self._job.checkpoint_path, source.head.data
+        found = None if path is None or self._restart else checkpoints.read(path)
+        if found is not None and not found.rows and found.mapping != self._job.plan.digest:
+            found = None  # what was tried first did not work
+        if found is None:
+            now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+            return Checkpoint(len(head), digest_of(head), self._job.plan.digest, now, look.offset, look.line)
+        if digest_of(head[: found.head_bytes]) != found.head:
+            raise self._changed()
+        if found.mapping != self._job.plan.digest:
+            raise ImportProblem(
+                "an import of this file was begun with other settings",
+                where=str(path),
+                expected="the same settings, or --restart to send all of its rows again",
+            )
+        return found
+
+    def _changed(self) -> ImportProblem:
+        return ImportProblem(
+            "the file has changed since an import of it was begun",
+            where=str(self._job.checkpoint_path),
+            expected="the same file, or one that has grown; or --restart to send all of its rows",
+        )
+
+    def _send(self, rows: Rows, caller: Caller, id_of: Callable[[int, bytes], str]) -> None:
+        self._say(0, "")
+        taken, most, put = rows.taken, self._most, self._put
+        begin, end = rows.offset, (rows.offset, rows.line, b"")
+        for line, row in rows:
+            raw = taken[0] if len(taken) == 1 else b"".join(taken)
+            if type(row) is list or type(row) is dict:
+                own_id = caller.given_id(row) or id_of(line, raw)
+                if own_id in put:  # or it would not be known which of the two was refused
+                    self._settle(*end)
+                    begin = end[0]
+                if self._is_put(caller, row, own_id, line, raw):
+                    put[own_id] = line, raw
+            elif row is None:
+                self._skipped += 1
+            else:
+                self._refuse(line, raw, row)
+            self._count += 1
+            end = rows.offset, rows.line, raw
+            if self._count >= most or rows.offset - begin > _CHUNK_BYTES:
+                self._settle(*end)
+                begin = rows.offset
+        self._settle(*end, done=True)
+
+    def _is_put(self, caller: Caller, row: Any, own_id: str, line: int, raw: bytes) -> bool:
+        try:
+            caller.put(row, own_id)
+        except RowProblem as problem:
+            if problem.reason == DropReason.QUEUE_FULL and self._put:
+                self._await()
+                return self._is_put_at_last(caller, row, own_id, line, raw)
+            self._refuse(line, raw, problem)
+            return False
+        return True
+
+    def _is_put_at_last(self, caller: Caller, row: Any, own_id: str, line: int, raw: bytes) -> bool:
+        try:
+            caller.put(row, own_id)
+        except RowProblem as problem:
+            self._refuse(line, raw, problem)
+            return False
+        return True
+
+    def _refuse(self, line: int, raw: bytes, problem: RowProblem) -> None:
+        more = {"column": problem.column, "found": problem.found, "expected": problem.expected}
+        self._note_refused(
+            line, raw, problem.reason, problem.detail, {name: text for name, text in more.items() if text}
+        )
+
+    def _note_refused(self, line: int, raw: bytes, reason: str, detail: str, more: dict[str, str]) -> None:
+        text = raw.decode("utf-8", "replace").rstrip("\r\n")
+        cut = text if len(text) <= _ROW_CHARACTERS else f"{text[:_ROW_CHARACTERS]}..."
+        self._refused.append(
+            {"file": self._job.path, "line": line, "reason": reason, "detail": detail, **more, "row": cut}
+        )
+
+    def _await(self) -> None:
+        """Wait until what was put is settled, and note what was dropped of it."""
+        for own_id, fate in self._settling.settle(self._say).items():
+            if own_id not in self._put:  # a second destination refused it, too
+                continue
+            line, raw = self._put.pop(own_id)
+            if fate.reason == DropReason.FILTERED:
+                self._skipped += 1
+            else:
+                self._note_refused(line, raw, fate.reason, fate.detail, _who(own_id, fate))
+
+    def _settle(self, offset: int, line: int, last: bytes, *, done: bool = False) -> None:
+        """Settle the chunk: its refused rows are on the disk first, and then the checkpoint that knows of them."""
+        note = self._note
+        assert note is not None  # noqa: S101 - for the type checker
+        if self._settling.is_stopping and not self._count:
+            raise Stopped("it was asked to end")
+        self._await()
+        self._refused.sort(key=lambda one: int(one["line"]))
+        rejected = len(self._refused)
+        delivered = self._count - rejected - self._skipped
+        if self._count or done != note.done:
+            size = self._rejected.add(self._refused)
+            moved = note.moved(offset=offset, line=line, last=last) if last else note
+            self._note = replace(
+                moved,
+                rows=note.rows + self._count,
+                delivered=note.delivered + delivered,
+                rejected=note.rejected + rejected,
+                skipped=note.skipped + self._skipped,
+                rejected_bytes=size,
+                done=done,
+            )
+            path = self._job.checkpoint_path
+            if path is not None:
+                checkpoints.write(path, self._note)
+        self._count = self._skipped = 0
+        self._put.clear()
+        self._refused.clear()
+        self._say(0, "")
+        if self._settling.is_stopping and not done:
+            raise Stopped("it was asked to end")
+
+    def _say(self, pending: int, waiting: str) -> None:
+        sums = self.sums
+        self._tell(State(self._job.path, sums, sums.rows + self._count - pending, self._settling.retries, waiting))
+
+
+def _who(own_id: str, fate: Fate) -> dict[str, str]:
+    return {"destination": fate.destination, "id": own_id}

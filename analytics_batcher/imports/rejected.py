@@ -1,0 +1,77 @@
+"""The file of refused rows: a line of JSON for each, once, whatever the process is killed in."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from .problems import ImportProblem
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_MODE: Final = 0o600  # it has rows of the source, which may be about persons
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Rejected:
+    """The file, and the lock that keeps a second import of the same source out.
+
+    What stands behind the size that the checkpoint knows belongs to rows that will be sent again, and is cut off.
+
+    Args:
+        path: The file. It is made with the first row.
+        size: The size that the checkpoint knows.
+
+    Raises:
+        ImportProblem: If another import holds it.
+        OSError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self._file = os.open(path, _FLAGS, _MODE)
+        try:
+            self._lock()
+            if os.fstat(self._file).st_size > size:
+                os.ftruncate(self._file, size)
+            # If somebody took lines away, what comes is put behind the rest.
+            self.size = os.lseek(self._file, 0, os.SEEK_END)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _lock(self) -> None:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ImportProblem("another import of this file is at work", where=str(self.path)) from None
+
+    def add(self, lines: Sequence[Mapping[str, Any]]) -> int:
+        """Write refused rows, and have them on the disk.
+
+        Returns:
+            The file's size after them.
+        """
+        if lines:
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            left = memoryview(text.encode("utf-8", "backslashreplace"))
+            while left:
+                written = os.write(self._file, left)
+                left = left[written:]
+                self.size += written
+            os.fsync(self._file)
+        return self.size
+
+    def close(self) -> None:
+        """Let go of it; an empty one is removed."""
+        if not self.size:
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)

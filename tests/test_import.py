@@ -1,0 +1,442 @@
+"""Importing files by the command: sums, refused rows, kills, stops, memory, shapes of real exports."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pytest
+from conftest import TOKEN
+from import_files import ACCOUNTS, ROWS, TRACKS, message_of, write_accounts, write_tracks
+
+from analytics_batcher.receiver import Reply
+
+pytest.importorskip("click", reason="the command needs the extra `cli`")
+
+PREFIX = "ANALYTICS_BATCHER_"
+SECONDS = 60 + ROWS / 500
+TRACK = ("--as", "track", "--id", "user_id", "--account-id", "account_id", "--event", "event", "--timestamp", "at")
+
+
+@pytest.fixture
+def settings(receiver):
+    """The environment of a command whose client delivers to the receiver."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    own = {"DESTINATION": "vitally", "VITALLY_API_TOKEN": TOKEN, "BASE_URL": receiver.url}
+    return {**kept, **{PREFIX + name: value for name, value in own.items()}}
+
+
+def started(settings, *arguments, **options):
+    """Start the command."""
+    program = [sys.executable, "-m", "analytics_batcher", "import", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(program, env=settings, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+
+
+def command(settings, *arguments, given=b""):
+    """Run the command; its status, what it said of its result, and its standard error."""
+    process = started(settings, *arguments, "--json")
+    try:
+        out, errors = process.communicate(given, timeout=SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    assert b"unexpected" not in errors, errors  # what is no error of a person's
+    return process.returncode, json.loads(out) if out else {}, errors.decode()
+
+
+def sums(facts):
+    """The rows, the delivered ones, the refused ones and the skipped ones; which add up."""
+    assert facts["rows"] == facts["delivered"] + facts["rejected"] + facts["skipped"]
+    return facts["rows"], facts["delivered"], facts["rejected"], facts["skipped"]
+
+
+def refused(path):
+    """The refused rows of a file: their reasons by their lines, none of which is there twice."""
+    file = path.with_name(f"{path.name}.rejected.jsonl")
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    reasons = {line["line"]: line["reason"] for line in lines}
+    assert len(reasons) == len(lines)
+    return reasons
+
+
+class Books:
+    """What the vendor took, by message id, and how often; with faults on the way. It is the receiver's `decide`.
+
+    Locking: the receiver calls it in one connection's thread at a time.
+    """
+
+    def __init__(self, receiver, seed=7, faults=0.1):
+        self.receiver = receiver
+        self.chance = random.Random(seed)
+        self.faults = faults
+        self.counts = Counter()
+        self.first = {}
+
+    def __call__(self, messages):
+        """Decide what becomes of a request."""
+        if any(one.get("event") == "Poison" for one in messages):
+            return Reply(400, body=b'{"error":"the event is not known"}')
+        fault = self.chance.random()
+        if fault < self.faults:
+            if fault > self.faults / 3:
+                return Reply(random.Random(fault).choice((429, 500, 503)), headers={"Retry-After": "0"})
+            self._note(messages)
+            return Reply(reset="after")
+        self._note(messages)
+        return None
+
+    def _note(self, messages):
+        for message in messages:
+            own_id = message["messageId"]
+            self.counts[own_id] += 1
+            self.first.setdefault(own_id, message)
+        with self.receiver._change:  # a million messages are kept here once, and not there again
+            self.receiver._stored.clear()
+            self.receiver._requests.clear()
+
+
+def check_tracks(books, path, bad, rows=ROWS):
+    """Every good row's message has arrived as it should be, and nothing else."""
+    arrived = {}
+    for message in books.first.values():
+        if message["type"] == "track":
+            number = int(message["userId"])
+            assert number not in arrived
+            arrived[number] = {name: value for name, value in message.items() if name != "messageId"}
+    assert {number for number in range(rows) if number + 2 not in bad} == arrived.keys()
+    for number, message in arrived.items():
+        if rows <= 10_000 or number % 97 == 0:
+            assert message == message_of(number)
+    assert refused(path) == bad
+
+
+def test_every_row_is_accounted_for(tmp_path, settings, receiver):
+    """Accounts and then tracks, with faults on the way: sums are exact, each bad row is in its file with its reason."""
+    tracks, accounts = tmp_path / "tracks.csv", tmp_path / "accounts.csv"
+    bad, nameless = write_tracks(tracks), write_accounts(accounts, ROWS // 10)
+    (tmp_path / "tracks.csv.mapping.toml").write_text(TRACKS)
+    (tmp_path / "accounts.csv.mapping.toml").write_text(ACCOUNTS)
+    kinds = []
+    books = receiver.decide = Books(receiver)
+    note = books._note
+    books._note = lambda messages: (kinds.extend({one["type"] for one in messages}), note(messages))
+    status, facts, errors = command(settings, tracks, accounts)
+    assert status == 3, errors
+    assert set(bad.values()) == {"cells", "invalid", "type", "unreadable", "too_large", "rejected"}
+    assert sums(facts) == (ROWS + ROWS // 10, ROWS + ROWS // 10 - len(bad) - len(nameless), len(bad) + len(nameless), 0)
+    assert facts["retries"] > 0
+    check_tracks(books, tracks, bad)
+    assert refused(accounts) == nameless
+    assert kinds == sorted(kinds)  # the accounts before the tracks
+    account = next(one for one in books.first.values() if one.get("accountId") == "a-1" and one["type"] == "account")
+    assert account["traits"] == {"name": 'Inc., "1"', "zip": "00001"}
+    assert not receiver.faults
+    # Again: it knows that all is done, and sends nothing.
+    before = books.counts.total()
+    status, facts, _ = command(settings, tracks, accounts)
+    assert (status, facts["earlier"], books.counts.total()) == (3, ROWS + ROWS // 10, before)
+    check_tracks(books, tracks, bad)
+
+
+def test_refused_rows_say_what_was_wrong(tmp_path, settings, receiver):
+    """A refused row stands in its file with the column, what was found and expected, or the vendor's own words."""
+    path = tmp_path / "t.csv"
+    bad = write_tracks(path, 400, 20)
+    receiver.decide = Books(receiver, faults=0)
+    assert command(settings, path, *TRACK)[0] == 3
+    file = tmp_path / "t.csv.rejected.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert {line["line"]: line["reason"] for line in lines} == bad
+    of = {(line["reason"], line.get("column")): line for line in lines}
+    assert (of["type", "seats"]["found"], of["type", "seats"]["expected"]) == ("'12x'", "integer")
+    assert of["type", "at"]["found"] == "'yesterday'"
+    assert "from 1970 to 9999" in of["invalid", "at"]["detail"]
+    assert "the event is not known" in of["rejected", None]["detail"]
+    assert "Poison" in of["rejected", None]["row"]
+    if os.name == "posix":
+        assert file.stat().st_mode & 0o077 == 0
+
+
+def test_kills_lose_nothing(tmp_path, settings, receiver):
+    """Killed at random moments and begun again each time: every good row arrives, each refused row is noted once."""
+    path = tmp_path / "tracks.csv"
+    rows = max(ROWS, 12_000)
+    bad = write_tracks(path, rows)
+    books = receiver.decide = Books(receiver, faults=0.02)
+    chance = random.Random(11)
+    kills = 0
+    while kills < 20:
+        # So many messages later: moments are told by what arrives, on a machine of any speed.
+        goal = books.counts.total() + chance.randrange(1, max(rows // 12, 3_200))
+        process = started(settings, path, *TRACK, "--json")
+        try:
+            if chance.random() < 0.2:
+                goal = -1  # while it starts
+                threading.Event().wait(chance.random() * 0.4)
+            receiver.wait_for(lambda _, goal=goal, process=process: ended(process) or books.counts.total() >= goal, 30)
+            if process.poll() is not None:
+                break
+        finally:
+            process.kill()
+            process.communicate()
+        kills += 1
+    assert kills >= 10
+    status, facts, errors = command(settings, path, *TRACK)
+    assert status == 3, errors
+    assert sums(facts) == (rows, rows - len(bad), len(bad), 0)
+    check_tracks(books, path, bad, rows)
+    # A kill repeats at most the chunk that was under way, by the same ids.
+    assert books.counts.total() - len(books.counts) <= (kills + 1) * 2_500 + books.counts.total() * 0.05
+
+
+def ended(process):
+    """Whether a process has ended by itself."""
+    return process.poll() is not None
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_settles_what_is_in_flight(tmp_path, settings, receiver, number, status):
+    """After Ctrl-C or SIGTERM it says how far it got; the same command goes on there, and sends nothing twice."""
+    path = tmp_path / "tracks.csv"
+    bad = write_tracks(path, 12_000)
+    books = receiver.decide = Books(receiver, faults=0)
+    process = started(settings, path, *TRACK, "--json")
+    try:
+        assert receiver.wait_for(lambda _: books.counts.total() > 500)
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == status, errors
+    assert b"goes on where it was" in errors
+    assert 0 < sums(json.loads(out))[0] < 12_000
+    status, facts, errors = command(settings, path, *TRACK)
+    assert (status, sums(facts)) == (3, (12_000, 12_000 - len(bad), len(bad), 0))
+    assert set(books.counts.values()) == {1}
+    check_tracks(books, path, bad, 12_000)
+
+
+PEAK = """
+import resource, sys
+from analytics_batcher.cli import main
+status = main(["import", *sys.argv[1:]])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, settings, receiver):
+    """An import of a file a hundred times as long has the same peak of memory, within 20 MB."""
+    peaks = []
+    receiver.decide = Books(receiver, faults=0)
+    for rows in (max(ROWS // 100, 3_000), max(ROWS, 20_000)):
+        path = tmp_path / f"{rows}.csv"
+        write_tracks(path, rows, every=rows)
+        program = [sys.executable, "-c", PEAK, str(path), *TRACK]
+        done = subprocess.run(program, env=settings, capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert done.returncode in {0, 3}, done.stderr
+        peaks.append(int(done.stderr.split()[-1]) * (1 if sys.platform == "darwin" else 1024))
+    assert peaks[1] - peaks[0] < 20 * 2**20
+
+
+@pytest.mark.parametrize("form", ["stdin", "gzip", "gzip on stdin", "utf-16", "tsv"])
+def test_forms_of_the_same_rows(tmp_path, settings, receiver, form):
+    """Rows arrive the same from standard input, gzipped, in UTF-16 and with tabs, without a word on that."""
+    text = "user_id,account_id,event,at,plan\n007,a,Opened,2024-01-02T03:04:05Z,Größe\n8,a,Closed,2024-01-02,\n"
+    data = (text.replace(",", "\t") if form == "tsv" else text).encode("utf-16" if form == "utf-16" else "utf-8")
+    data = gzip.compress(data) if "gzip" in form else data
+    if "stdin" in form:
+        status, facts, errors = command({**settings}, "-", *TRACK, "--rejected", tmp_path / "r", given=data)
+    else:
+        path = tmp_path / ("rows.csv.gz" if form == "gzip" else "rows.csv")
+        path.write_bytes(data)
+        status, facts, errors = command(settings, path, *TRACK)
+    assert (status, sums(facts)) == (0, (2, 2, 0, 0)), errors
+    one, two = receiver.messages
+    assert (one["userId"], one["properties"], one["timestamp"]) == (
+        "007",
+        {"plan": "Größe"},
+        "2024-01-02T03:04:05.000Z",
+    )
+    assert (two["event"], two["properties"], two["timestamp"]) == ("Closed", {}, "2024-01-02T00:00:00.000Z")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_crm_export(tmp_path, settings, receiver):
+    """A CRM's: a byte-order mark, semicolons, every cell in quotes, decimal commas, dates of the country."""
+    path = tmp_path / "crm.csv"
+    rows = '"Kunden-Nr.";"Firma";"PLZ";"Umsatz";"Seit"\r\n"00017";"Müller; Söhne";"01067";"1.234,50";"31.12.2019"\r\n'
+    path.write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    types = ("--type", "Umsatz=comma_number", "--type", "Seit=%d.%m.%Y")
+    where = ("--as", "account", "--id", "Kunden-Nr.", "--trait", "name=Firma", "--trait", "zip=PLZ")
+    more = ("--trait", "revenue=Umsatz", "--trait", "since=Seit", "--timezone", "Europe/Berlin")
+    assert command(settings, path, *where, *more, *types)[0] == 0
+    (message,) = receiver.messages
+    assert message["accountId"] == "00017"
+    since = "2019-12-30T23:00:00.000Z"
+    assert message["traits"] == {"name": "Müller; Söhne", "zip": "01067", "revenue": 1234.5, "since": since}
+
+
+def test_a_spreadsheet_export(tmp_path, settings, receiver):
+    """A spreadsheet's: Windows' line ends, quoted newlines and quotes, an empty last column, a blank line."""
+    path = tmp_path / "sheet.csv"
+    rows = 'id,company,notes,seats,\r\nu1,acme,"first\r\nsecond, ""quoted""",5,\r\nu2,acme,"",x,\r\nu3,acme,,7,\r\n\r\n'
+    path.write_bytes(rows.encode("cp1252"))
+    arguments = ("--as", "user", "--id", "id", "--account-id", "company", "--type", "seats=integer")
+    status, facts, _ = command(settings, path, *arguments)
+    assert (status, sums(facts)) == (3, (4, 2, 1, 1))
+    one, two = receiver.messages
+    assert one["traits"] == {"notes": 'first\r\nsecond, "quoted"', "seats": 5}
+    assert (two["userId"], two["traits"]) == ("u3", {"seats": 7})
+    assert refused(path) == {4: "type"}
+
+
+def test_a_warehouse_export(tmp_path, settings, receiver):
+    """A warehouse's: moments in Unix milliseconds, big numbers that are ids, a mapping of event names."""
+    path = tmp_path / "part-0000.csv"
+    path.write_text(
+        "user_id,account_id,event_name,event_ts,session,value\n"
+        "12345678901234567890,1,open,1704164645678,98765432109876543210,1e3\n"
+        "2,1,close,1704164646000,98765432109876543211,0.5\n"
+    )
+    arguments = ("--as", "track", "--id", "user_id", "--account-id", "account_id", "--event", "event_name")
+    assert command(settings, path, *arguments, "--timestamp", "event_ts")[0] == 0
+    one, _ = receiver.messages
+    assert (one["userId"], one["timestamp"]) == ("12345678901234567890", "2024-01-02T03:04:05.678Z")
+    assert one["properties"] == {"session": "98765432109876543210", "value": 1000.0}
+
+
+def test_json_lines(tmp_path, settings, receiver):
+    """JSON Lines keep their types and their nesting; what is no object is refused with its line."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '{"id": 7, "org": "o", "plan": {"name": "x"}, "zip": "01"}\n[1]\n\n{"id": "8", "org": "o", "n": null}\n{\n'
+    )
+    status, facts, _ = command(settings, path, "--as", "user", "--id", "id", "--organization-id", "org")
+    assert (status, sums(facts)) == (3, (5, 2, 2, 1))
+    one, two = receiver.messages
+    assert (one["userId"], one["traits"]) == ("7", {"plan": {"name": "x"}, "zip": "01"})
+    assert (two["userId"], two["traits"]) == ("8", {"n": None})
+    assert refused(path) == {2: "unreadable", 5: "unreadable"}
+
+
+def test_native_rows_pass_through(tmp_path, settings, receiver):
+    """Native messages go out as they are; one without an id gets that of its row."""
+    path = tmp_path / "rows.jsonl"
+    own = {"type": "track", "userId": "u", "event": "e", "properties": {}, "timestamp": "2024-01-02T03:04:05Z"}
+    path.write_text(json.dumps({**own, "messageId": "mine"}) + "\n" + json.dumps(own) + "\n")
+    assert command(settings, path, "--native")[0] == 0
+    one, two = receiver.messages
+    assert one == {**own, "messageId": "mine"}
+    assert {**two, "messageId": ""} == {**own, "messageId": ""}
+    assert command(settings, path, "--native", "--restart")[0] == 0
+    assert receiver.messages[3] == two
+
+
+def test_a_dry_run_sends_nothing(tmp_path, settings, receiver):
+    """A dry run tells of every problem that a run would meet before it sends, and writes no file."""
+    path = tmp_path / "tracks.csv"
+    bad = {line: reason for line, reason in write_tracks(path, 500, 20).items() if reason != "rejected"}
+    status, facts, errors = command(settings, path, *TRACK, "--dry-run")
+    assert status == 3, errors
+    assert {one["line"]: one["reason"] for one in facts["problems"]} == bad
+    assert (facts["rows"], facts["good"], sum(facts["refused"].values())) == (500, 500 - len(bad), len(bad))
+    assert [{**one, "messageId": ""} for one in facts["samples"]] == [
+        {**message_of(n), "messageId": ""} for n in range(3)
+    ]
+    assert not receiver.requests
+    assert [one.name for one in tmp_path.iterdir()] == ["tracks.csv"]
+    receiver.decide = Books(receiver, faults=0)
+    command(settings, path, *TRACK)
+    assert {facts["samples"][0]["messageId"]} <= receiver.decide.first.keys()
+
+
+def test_a_mapping_is_written_and_used(tmp_path, settings, receiver):
+    """A first look makes a mapping that an import takes; leading zeros stay, and what is dropped is not sent."""
+    path = tmp_path / "users.csv"
+    path.write_text("user_id,account_id,zip,seats,secret\nu1,a,01234,5,x\nu2,a,99999,6,y\n")
+    status, _, errors = command(settings, path, "--write-mapping", "--drop", "secret")
+    mapping = tmp_path / "users.csv.mapping.toml"
+    assert status == 0, errors
+    assert '"zip" = "text"' in mapping.read_text()
+    assert command(settings, path)[0] == 0
+    assert [one["traits"] for one in receiver.messages] == [{"zip": "01234", "seats": 5}, {"zip": "99999", "seats": 6}]
+    status, _, errors = command(settings, path, "--write-mapping")
+    assert (status, "already" in errors) == (1, True)
+    mapping.write_text(mapping.read_text().replace('id = "user_id"', 'id = "userid"'))
+    status, _, errors = command(settings, path, "--restart")
+    assert (status, "userid" in errors) == (1, True)
+
+
+def test_another_file_or_mapping_is_not_gone_on_with(tmp_path, settings, receiver):
+    """A file that has changed, or other settings, end with a word on it; a file that has grown goes on."""
+    path = tmp_path / "users.csv"
+    path.write_text("id,account\nu1,a\nu2,a\n")
+    arguments = (path, "--as", "user", "--id", "id", "--account-id", "account")
+    assert command(settings, *arguments)[0] == 0
+    with path.open("a") as file:
+        file.write("u3,a\n")
+    status, facts, _ = command(settings, *arguments)
+    assert (status, facts["earlier"], sums(facts)) == (0, 2, (3, 3, 0, 0))
+    assert [one["userId"] for one in receiver.messages] == ["u1", "u2", "u3"]
+    status, _, errors = command(settings, *arguments, "--trait", "x=account")
+    assert (status, "other settings" in errors) == (1, True)
+    path.write_text("id,account\nu1,a\nuX,a\nu3,a\n")
+    status, _, errors = command(settings, *arguments)
+    assert (status, "has changed" in errors) == (1, True)
+    assert len(receiver.messages) == 3
+    assert command(settings, *arguments, "--restart")[0] == 0
+    ids = Counter(one["messageId"] for one in receiver.messages)
+    assert sorted(ids.values()) == [1, 1, 2, 2]  # of the rows that are what they were, the same ids
+
+
+def test_a_change_far_inside_a_file_is_seen(tmp_path, settings, receiver):
+    """Also beyond what a first look sees: the last row that was settled must be what it was."""
+    path = tmp_path / "tracks.csv"
+    write_tracks(path, 6_000, 6_000)
+    receiver.decide = Books(receiver, faults=0)
+    assert command(settings, path, *TRACK)[0] in {0, 3}
+    data = path.read_bytes()
+    assert len(data) > 2**18
+    path.write_bytes(data[:-40].replace(b"\n05999,", b"\n0599X,") + data[-40:] + data.splitlines(keepends=True)[1])
+    status, _, errors = command(settings, path, *TRACK)
+    assert (status, "has changed" in errors) == (1, True)
+
+
+def test_a_vendor_that_refuses_requests_ends_it(tmp_path, settings, receiver):
+    """A wrong token ends it with the vendor's answer and status 1; nothing is lost, and the next run sends all."""
+    path = tmp_path / "users.csv"
+    path.write_text("id,account\nu1,a\n")
+    arguments = (path, "--as", "user", "--id", "id", "--account-id", "account")
+    receiver.decide = lambda _: Reply(401)
+    status, facts, errors = command(settings, *arguments, "--patience", "0.5")
+    assert (status, facts["rows"], facts["left"], "HTTP 401" in errors) == (1, 0, [str(path)], True)
+    receiver.decide = None
+    assert command(settings, *arguments)[0] == 0
+    assert TOKEN not in errors
+
+
+def test_wrong_usage(tmp_path, settings):
+    """What is missing or unknown is named, with the place, and without a traceback."""
+    path = tmp_path / "users.csv"
+    path.write_text("id,account\nu1,a\n")
+    for arguments, status, words in (
+        ((path,), 2, "what the rows are"),
+        ((path, "--as", "user"), 1, "--id"),
+        ((path, "--as", "user", "--id", "nobody"), 1, "nobody"),
+        ((path, "--as", "user", "--id", "id", "--type", "id=colour"), 1, "colour"),
+        ((path, "--as", "user", "--id", "id", "--encoding", "klingon"), 1, "klingon"),
+        ((path, "--as", "track", "--id", "id", "--event", "=e", "--timestamp", "account"), 1, "column account"),
+        ((tmp_path / "none.csv", "--as", "user", "--id", "id"), 1, "No such file"),
+    ):
+        ended, _, errors = command(settings, *arguments)
+        assert (ended, words in errors, "Traceback" in errors) == (status, True, False), errors
