@@ -9,7 +9,7 @@ from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
 from .lanes import Lane, all_of, end_all, flush_all, put_when_room
-from .message import encode, kept, native_flags, normalise, written
+from .message import add_given, encode, kept, native_flags, normalise, written
 from .message import message_id as checked_message_id
 from .message import timestamp as checked_timestamp
 from .retry import Retry
@@ -223,6 +223,7 @@ class Client(Calls):
                 message["messageId"] = checked_message_id(message_id)
                 flags |= ID_GIVEN
         except InvalidMessage as error:
+            add_given(message, timestamp, message_id)
             return self._refuse([(lane, DropReason.INVALID, error.detail) for lane in self._lanes], message)
         return self._put(self._lanes, message, flags, plain)
 

@@ -240,6 +240,14 @@ def timestamp(value: Any) -> str:
     return iso_milliseconds(milliseconds)
 
 
+def add_given(message: dict[str, Any], given_timestamp: Any, given_id: Any) -> None:
+    """Let a message that is refused keep the id and the time that it was given, as far as these are right."""
+    for field, value, checked in (("timestamp", given_timestamp, timestamp), ("messageId", given_id, message_id)):
+        if value is not None:
+            with suppress(InvalidMessage):
+                message[field] = checked(value)
+
+
 def _milliseconds(value: Any) -> int | None:
     text = _text_of(value)
     if text:

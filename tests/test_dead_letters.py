@@ -639,3 +639,18 @@ def test_a_letter_that_failed_again_keeps_all_but_its_reason(path):
 def test_what_is_no_letter_is_not_read(line):
     """A torn or foreign line is none."""
     assert read(line) is None
+
+
+def test_a_refused_call_keeps_its_id_and_time(make_client, path):
+    """What is invalid is told and written with the id and the time that it was given, as far as these are right."""
+    drops = []
+    client = make_client(dead_letters=path, on_drop=drops.append, background=False)
+    client.track("", "e", message_id="given", timestamp="2026-01-02T03:04:05Z")
+    client.track("u", "e", message_id="", timestamp=1_700_000_000)
+    client.track("u", "e", message_id="other", timestamp="no time")
+    client.flush()
+    first, second, third = [message for drop in drops for message in drop.messages]
+    assert (first["messageId"], first["timestamp"]) == ("given", "2026-01-02T03:04:05.000Z")
+    assert (second["messageId"] != "", second["timestamp"]) == (True, "2023-11-14T22:13:20.000Z")
+    assert third["messageId"] == "other"
+    assert [line["id"] for line in lines_of(path)] == [first["messageId"], second["messageId"], "other"]
