@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import sqlite3
+from typing import Any, Final
 
 APPLICATION_ID: Final = 0x416E4261
 HEADER_BYTES: Final = 100
@@ -53,7 +50,7 @@ def _check_version(path: str, version: int) -> None:
         raise ValueError(f"buffer: {path} {text}; it was left as it is")
 
 
-def upgrade(connection: sqlite3.Connection, path: str) -> None:
+def upgrade(connection: Any, path: str) -> None:
     """Make the tables, or what has changed in them since the file was made.
 
     Raises:
@@ -76,7 +73,7 @@ def upgrade(connection: sqlite3.Connection, path: str) -> None:
             connection.execute("ROLLBACK")
 
 
-def begin_log(connection: sqlite3.Connection, path: str) -> None:
+def begin_log(connection: Any, path: str) -> None:
     """Let the file have a log, by which a put writes one page.
 
     Raises:

@@ -12,7 +12,6 @@ from .spool_connections import RowIsThere, SpoolConnections, SqlError
 from .spool_disk import Trouble
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
 SEED: Final = 0xFFFFFFFF
@@ -80,7 +79,7 @@ class SpoolStatements(SpoolConnections):
                     self._hold(writer)
                 return True
 
-    def _hold(self, writer: sqlite3.Connection) -> None:
+    def _hold(self, writer: Any) -> None:
         """Begin a read transaction, by reading the first of several rows that are in every file."""
         with suppress(SqlError):
             held = writer.execute("SELECT 1 FROM sqlite_master, sqlite_master")
@@ -98,7 +97,7 @@ class SpoolStatements(SpoolConnections):
                     writer.execute("ROLLBACK")
             raise self._failed(error, writer) from None
 
-    def _write(self, statement: str, values: Sequence[Any]) -> sqlite3.Cursor:
+    def _write(self, statement: str, values: Sequence[Any]) -> Any:
         writer = self._to_write()
         try:
             return writer.execute(statement, values)
