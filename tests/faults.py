@@ -1208,7 +1208,7 @@ DISK = [
     Fault(
         "the log may have the last of the disk",
         "buffers/spool_disk.py",
-        {" - 2 * log_pages(path, most) * PAGE": ""},
+        {" - 2 * log_pages(path, page, most) * page": ""},
         ["test_sqlite.py::test_a_full_file_system_is_emptied"],
     ),
     Fault(

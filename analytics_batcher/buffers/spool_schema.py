@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from .spool_disk import PAGE
+
 APPLICATION_ID: Final = 0x416E4261
 HEADER_BYTES: Final = 100
 _HEADER: Final = b"SQLite format 3\0"
@@ -60,6 +62,7 @@ def upgrade(connection: Any, path: str) -> None:
     _check_version(path, version)
     if version == len(STEPS):
         return
+    connection.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is there already it changes nothing
     connection.execute("BEGIN IMMEDIATE")  # another process may just be doing the same
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]

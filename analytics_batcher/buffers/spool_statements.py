@@ -66,7 +66,7 @@ class SpoolStatements(SpoolConnections):
                 raise self.say(Trouble("the log is full while another process reads the file", DropReason.SPOOL_FULL))
             self._puts_left -= 1
             try:
-                writer.execute(_INSERT, values)
+                writer.put(_INSERT, values)
             except RowIsThere:
                 return False
             except SqlError as error:

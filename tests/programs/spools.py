@@ -24,6 +24,7 @@ from harness import balanced_books, be_told, books, make_client, say, start, tra
 
 from analytics_batcher import Retry, SqliteBuffer, dead_letters, lifecycle
 from analytics_batcher.buffers import Lease, spool_schema
+from analytics_batcher.buffers.spool_connections import Connection
 from analytics_batcher.receiver import Receiver, Reply
 from analytics_batcher.stamp import HEAD_BYTES, new_head
 
@@ -145,8 +146,8 @@ def storms(path, url, forks_):
     say(statuses=statuses, accepted=sum(counts), **balanced_books(client))
 
 
-class Killing(sqlite3.Connection):
-    """A connection at whose so-manieth statement the process is killed."""
+class Killing(sqlite3.Cursor):
+    """A cursor at whose so-manieth statement, counted over all cursors, the process is killed."""
 
     left = 0
 
@@ -155,17 +156,30 @@ class Killing(sqlite3.Connection):
         self.count()
         return super().execute(*arguments)
 
-    def executescript(self, *arguments):
-        """Execute several, or die."""
-        self.count()
-        return super().executescript(*arguments)
-
     @classmethod
     def count(cls):
         """One more."""
         cls.left -= 1
         if cls.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Endangered(Connection):
+    """A connection whose statements count too."""
+
+    def cursor(self):
+        """Make one whose statements count."""
+        return super().cursor(Killing)
+
+    def execute(self, *arguments):
+        """Execute a statement, or die."""
+        Killing.count()
+        return super().execute(*arguments)
+
+    def executescript(self, *arguments):
+        """Execute several, or die."""
+        Killing.count()
+        return super().executescript(*arguments)
 
 
 def each_step(folder, what):
@@ -203,7 +217,7 @@ def in_child(work):
 def die_at(path, log, number, what):
     """Go through it all, until the so-manieth statement."""
     connect = sqlite3.connect
-    sqlite3.connect = lambda *arguments, **named: connect(*arguments, factory=Killing, **named)
+    sqlite3.connect = lambda *arguments, **named: connect(*arguments, **{**named, "factory": Endangered})
     Killing.left = number
     if what == "migrate":
         add_a_step()
@@ -240,7 +254,7 @@ def bury(url, number, path, letters, log):
         append(*arguments, **named)
         Killing.count()
 
-    sqlite3.connect = lambda *arguments, **named: connect(*arguments, factory=Killing, **named)
+    sqlite3.connect = lambda *arguments, **named: connect(*arguments, **{**named, "factory": Endangered})
     dead_letters.append = append_or_die
     Killing.left = number
     client = make_client(url, buffer=SqliteBuffer(path), dead_letters=letters, background=False)
