@@ -181,11 +181,22 @@ def test_a_client_of_the_environment_delivers(from_env, kind):
         assert len(receiver.messages) == 1
 
 
-def test_a_base_url_is_for_one_destination_only(from_env):
-    """With several it cannot be told whose it is."""
-    error = refused(from_env, {**ALL, "BASE_URL": "https://example.com"})
+@pytest.mark.parametrize("elsewhere", ["https://example.com", "https://127.0.0.1", "http://example.com"])
+def test_several_destinations_do_not_share_a_host(from_env, elsewhere):
+    """It would get the secrets of all."""
+    error = refused(from_env, {**ALL, "BASE_URL": elsewhere})
     assert f"{PREFIX}BASE_URL" in error
-    assert "one destination" in error
+    assert "this machine" in error
+
+
+def test_several_destinations_share_a_receiver_on_this_machine(from_env):
+    """Each goes to its own path, with its own secret."""
+    with Receiver(wires=[VitallyWire(TOKEN), CustomerIOWire(SITE, KEY), SegmentWire(WRITE_KEY)]) as receiver:
+        client = from_env({**ALL, "BASE_URL": receiver.url})
+        assert client.track("u", "e", account_id="a")
+        assert client.flush()
+        assert sorted(request.wire for request in receiver.requests) == sorted(ONE)
+        assert receiver.faults == ()
 
 
 @pytest.mark.parametrize(

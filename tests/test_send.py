@@ -14,7 +14,7 @@ from conftest import TOKEN
 
 import analytics_batcher
 from analytics_batcher.cli import main
-from analytics_batcher.receiver import Reply
+from analytics_batcher.receiver import Receiver, Reply, SegmentWire, VitallyWire
 
 ROOT = Path(analytics_batcher.__file__).parents[1]
 PREFIX = "ANALYTICS_BATCHER_"
@@ -248,3 +248,21 @@ def test_a_spool_or_a_stream_of_the_environment_is_not_used(settings, tmp_path, 
     assert sent(given=lines_of(track("u")))[0] == 0
     assert len(receiver.messages) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+# Several destinations
+
+
+def test_with_several_destinations_each_message_counts_once_for_each(settings):
+    """What one of two destinations has no message for, what neither takes, and what both do: the sums say each."""
+    with Receiver(wires=(VitallyWire(TOKEN), SegmentWire("key"))) as both:
+        for name, value in {"DESTINATION": "vitally,segment", "SEGMENT_WRITE_KEY": "key", "BASE_URL": both.url}.items():
+            settings.setenv(PREFIX + name, value)
+        given = lines_of(track("u"), {"type": "page", "userId": "u", "name": "p"}, track("")) + "no JSON\n"
+        status, said, _ = sent(given=given)
+        assert status == 3
+        assert said["read"] == 4
+        assert (said["delivered"], said["refused"], said["left"]) == (3, {"unsupported": 1, "invalid": 4}, 0)
+        assert {name: one["delivered"] for name, one in said["destinations"].items()} == {"vitally": 1, "segment": 2}
+        assert len(both.messages_of("vitally")) == 1
+        assert len(both.messages_of("segment")) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 import uuid
@@ -56,7 +57,8 @@ class _Receipt:
 
     Attributes:
         read: Messages and lines so far.
-        refused: How many of them were refused, here or by the vendor, by reason.
+        ways: The destinations: each message counts once for each of them, but for `read`.
+        refused: How many were refused, here or by the vendor, by reason.
         details: The first of these in full.
         message_id: That of the only message, if it was given by options.
         statuses: How often the vendor answered what.
@@ -65,6 +67,7 @@ class _Receipt:
 
     def __init__(self) -> None:
         self.read = 0
+        self.ways = 1
         self.message_id = ""
         self.refused: dict[str, int] = {}
         self.details: list[dict[str, Any]] = []
@@ -84,7 +87,7 @@ class _Receipt:
 
     def refuse(self, line: int | None, detail: str, reason: str = "invalid", message_id: str = "") -> None:
         """Note what was not accepted."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.refused[reason] = self.refused.get(reason, 0) + self.ways
         self._keep(line, message_id, reason, detail, "")
 
     def _keep(self, line: int | None, message_id: str, reason: str, detail: str, destination: str) -> None:
@@ -139,6 +142,7 @@ def command(face: Face, **given: Any) -> int:
     message = None if kind is None else _message(kind, given)
     started = time.monotonic()
     with _client(receipt) as client:
+        receipt.ways = len(client.stats().destinations) or 1
         try:
             with face.progress("Sending", None if message is None else 1, unit="messages") as progress:
                 if message is None:
@@ -266,7 +270,7 @@ def _flush(client: Client, receipt: _Receipt, progress: Progress, timeout: float
         client.flush(max(min(end - time.monotonic(), _TURN), 0.0))
         stats = client.stats()
         progress.update(
-            done=receipt.read - stats.pending,
+            done=receipt.read - math.ceil(stats.pending / receipt.ways),
             refused=sum(receipt.refused.values()),
             retries=stats.retries,
             waiting=(stats.last_error or "an answer") if stats.pending else "",
@@ -294,7 +298,9 @@ def _show(face: Face, client: Client, receipt: _Receipt, seconds: float) -> int:
         facts["answers"] = {str(status): count for status, count in receipt.statuses.items()}
         facts["refusals"] = receipt.details
         facts["destinations"] = {name: _side(one) for name, one in stats.destinations.items()}
-    elif receipt.details:
+    elif receipt.ways > 1:
+        facts["delivered"] = {name: one.delivered for name, one in stats.destinations.items()}
+    if receipt.details and not face.json:
         rows = [
             (str(one.get("line", "")), one["reason"], one.get("detail", ""), one.get("id", ""))
             for one in sorted(receipt.details, key=lambda one: one.get("line", 0))[:_SHOWN]
