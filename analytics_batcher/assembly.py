@@ -28,7 +28,7 @@ from .settings import shown
 from .transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .batch import Limits
     from .buffers import Buffer
@@ -78,29 +78,7 @@ def assemble(
         ValueError: If `timeout`, `proxy` or `verify` is wrong.
         ImportError: If the buffer needs an extra that is not installed.
     """
-    standing, hook = Standing(), options.before_send
-
-    def make_before_send() -> BeforeSend | None:
-        return hook and BeforeSend(hook, destination.check, options.default)
-
-    def make_sender() -> BatchSender:
-        transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
-        return BatchSender(
-            destination,
-            transport,
-            limits,
-            options.retry,
-            before_send=make_before_send(),
-            gzip=bool(options.gzip) and destination.gzip,
-            standing=standing,
-        )
-
-    sender: Sender = make_sender()
-    if isinstance(options.buffer, RedisBuffer) and options.enabled:
-        stream = options.buffer.stream if alone else f"{options.buffer.stream}:{destination.name}"
-        sender = _shipping(
-            options.buffer, stream, destination.name, limits, options.retry, before_send=make_before_send()
-        )
+    sender, make_sender = _senders(destination, limits, options, alone=alone)
     reporter = Reporter(
         destination.name,
         on_drop=options.on_drop,
@@ -114,11 +92,11 @@ def assemble(
         "max_age": options.retry.age(durable=buffer.durable),
         "pace": pace,
     }
-    if not isinstance(sender, BatchSender) or options.concurrency == 1:
-        consumer = Consumer(buffer, sender, reporter, **timing)
+    if isinstance(sender, BatchSender) and options.concurrency > 1:
+        timing |= {"make_sender": make_sender, "concurrency": options.concurrency}
+        consumer: Consumer = ConcurrentConsumer(buffer, sender, reporter, **timing)
     else:
-        many = options.concurrency
-        consumer = ConcurrentConsumer(buffer, sender, reporter, make_sender=make_sender, concurrency=many, **timing)
+        consumer = Consumer(buffer, sender, reporter, **timing)
     return Pipeline(
         destination.name,
         buffer,
@@ -127,6 +105,35 @@ def assemble(
         background=options.background,
         shutdown_timeout=options.shutdown_timeout,
     )
+
+
+def _senders(
+    destination: Destination, limits: Limits, options: Options, *, alone: bool
+) -> tuple[Sender, Callable[[], BatchSender]]:
+    """The sender, and what makes more of those that post batches; what they learn of the destination they share."""
+    standing, hook = Standing(), options.before_send
+
+    def make_before_send() -> BeforeSend | None:
+        return hook and BeforeSend(hook, destination.check, options.default)
+
+    def make_sender() -> BatchSender:
+        return BatchSender(
+            destination,
+            Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify),
+            limits,
+            options.retry,
+            before_send=make_before_send(),
+            gzip=bool(options.gzip) and destination.gzip,
+            standing=standing,
+        )
+
+    sender: Sender = make_sender()  # which checks its settings, where nothing is posted too
+    if isinstance(options.buffer, RedisBuffer) and options.enabled:
+        stream = options.buffer.stream if alone else f"{options.buffer.stream}:{destination.name}"
+        sender = _shipping(
+            options.buffer, stream, destination.name, limits, options.retry, before_send=make_before_send()
+        )
+    return sender, make_sender
 
 
 def _shipping(

@@ -6,9 +6,10 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-from .buffers import NEVER, Lease, Loss
+from .buffers import NEVER, Lease
 from .errors import DropReason
 from .stamp import accepted_at
+from .stats import Loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

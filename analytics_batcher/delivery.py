@@ -11,14 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from .batch import Limits, fill, fits
-from .buffers import Loss
 from .destinations import Action, Unsupported, Verdict
 from .errors import DropReason, TransportError
 from .message import message_id_of
 from .retry import Retry, Schedule
 from .sender import Outcome
 from .stamp import STAMP_BYTES
-from .stats import Delivery
+from .stats import Delivery, Loss
 from .text import printable
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .buffers import Loss
-    from .stats import Delivery
+    from .stats import Delivery, Loss
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from .errors import DropReason
 
-if TYPE_CHECKING:
-    from .buffers import Loss
+
+class Loss(NamedTuple):
+    """Leased records to be given up.
+
+    Attributes:
+        reason: Why.
+        detail: What exactly, without the messages' content.
+        positions: Where they stand in the lease.
+        status: The HTTP status, if that was the reason.
+    """
+
+    reason: DropReason
+    detail: str
+    positions: Sequence[int]
+    status: int | None = None
 
 
 class Ledger:

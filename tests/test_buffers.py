@@ -17,10 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import analytics_batcher
 from analytics_batcher import DropReason
-from analytics_batcher.buffers import NEVER, Lease, Loss, memory
+from analytics_batcher.buffers import NEVER, Lease, memory
 from analytics_batcher.buffers.memory import RECORD_OVERHEAD, MemoryBuffer
 from analytics_batcher.buffers.sqlite import SqliteBuffer
 from analytics_batcher.stamp import HEAD_BYTES, accepted_at, new_head
+from analytics_batcher.stats import Loss
 
 ROOT = Path(analytics_batcher.__file__).parents[1]
 DEADLINE = 20.0

@@ -7,12 +7,12 @@ import struct
 import pytest
 
 from analytics_batcher import DropReason
-from analytics_batcher.buffers import Loss
 from analytics_batcher.buffers.memory import MemoryBuffer
 from analytics_batcher.consumer import Consumer
 from analytics_batcher.report import Reporter
 from analytics_batcher.sender import Outcome
 from analytics_batcher.stamp import new_head
+from analytics_batcher.stats import Loss
 
 
 class ScriptedSender:

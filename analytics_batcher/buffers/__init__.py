@@ -14,26 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..errors import DropReason
-    from ..stats import Ledger
+    from ..stats import Ledger, Loss
 
 NEVER: Final = float("inf")
 """A threshold that no buffer reaches."""
-
-
-class Loss(NamedTuple):
-    """Leased records to be given up.
-
-    Attributes:
-        reason: Why.
-        detail: What exactly, without the messages' content.
-        positions: Where they stand in the lease.
-        status: The HTTP status, if that was the reason.
-    """
-
-    reason: DropReason
-    detail: str
-    positions: Sequence[int]
-    status: int | None = None
 
 
 class Lease:

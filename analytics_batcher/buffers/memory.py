@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DropReason
 from ..stamp import accepted_at
-from ..stats import Ledger
-from . import NEVER, Lease, Loss, Reading, first_of
+from ..stats import Ledger, Loss
+from . import NEVER, Lease, Reading, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -9,13 +9,15 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from ..stamp import rebased
-from . import NEVER, Lease, Loss, first_of
+from . import NEVER, Lease, first_of
 from .spool_books import RECORD_OVERHEAD, Line, SpoolBooks, open_gates
 from .spool_disk import Trouble
 from .spool_file import NUMBER, STREAM_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ..stats import Loss
 
 _AT_ONCE: Final = 1_000
 _CHECKPOINT: Final = 4_000

@@ -20,7 +20,8 @@ from .server import GROUP, Trouble
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..buffers import Lease, Loss
+    from ..buffers import Lease
+    from ..stats import Loss
     from .server import Keys, Script, Server
     from .shards import Holding
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from ..buffers import Loss
 from ..errors import DropReason
 from ..message import entities_of, wire_bytes
 from ..retry import Retry, Schedule
 from ..sender import Outcome
 from ..stamp import HEAD_BYTES, NATIVE, STAMP_BYTES, flags_of
-from ..stats import Delivery
+from ..stats import Delivery, Loss
 from .entries import ADD, OVERHEAD
 from .server import Keys, Trouble
 
