@@ -259,10 +259,12 @@ class ObservedClient:
     def make_room(self, vendor, weight, stats):
         """Evict the oldest that are not being tried, if that makes room enough.
 
-        In the midst of a request or a callback, or after an interruption, it is not known which these are.
+        In the midst of a request or a callback, or after an interruption, it is not known which these are; nor is it
+        while a batch is tried of which `before_send` has dropped a part: its sender may have died.
         """
         held = vendor.held()
-        if vendor.flying or self.killed or not self.must_tell or len(held) != stats.pending:
+        undone = not vendor.filtered.isdisjoint(held)
+        if vendor.flying or undone or self.killed or not self.must_tell or len(held) != stats.pending:
             vendor.evicts = None
         if vendor.evicts is None:
             return {None, "queue_full"}
