@@ -131,9 +131,10 @@ def _at(expected: Any, found: Any, path: str, default: Default) -> Iterator[Diff
 
 
 def equals(expected: Any, found: Any) -> bool:
-    """Whether what was expected says so."""
+    """Whether what was expected says so; not of arrays, whose answer is one for each of their values."""
     try:
-        return bool(expected == found)
+        answer = expected == found
+        return bool(answer) and not hasattr(answer, "__len__")
     except Exception:  # noqa: BLE001 - a foreign type's own code, such as an array's
         return False
 
