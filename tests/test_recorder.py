@@ -262,6 +262,20 @@ def test_a_look_within_a_hook_does_not_wait_for_itself():
     assert [one["event"] for one in recorder.messages] == ["first", "second"]
 
 
+def test_a_look_within_a_hook_is_none_at_another_destination():
+    """In a `before_send` for one of several destinations, a look does not begin with the messages of the others."""
+    looks = []
+
+    def before_send(message):
+        looks.append(recorder.messages_of("customerio"))
+        return message
+
+    recorder = Recorder([Vitally("acme", api_token=TOKEN), CustomerIO(TOKEN, TOKEN)], before_send=before_send)
+    recorder.track("u", "first", account_id="a")
+    assert len(recorder.messages) == 1
+    assert looks == [[], []]
+
+
 def test_the_queue_can_be_full():
     """Until somebody looks, messages wait within the bounds, so that a full queue can be had, whatever its policy."""
     recorder = Recorder(max_queue_messages=2)
