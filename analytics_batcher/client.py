@@ -142,11 +142,7 @@ class Client(Calls):
         options: Options,
         lowered: tuple[int | None, int | None, int | None],
     ) -> None:
-        # With the first client and not with this module; and never first in the consumer, as nothing can be imported
-        # after a fork in the middle of an import, or while the process ends.
-        from .assembly import lanes_of  # noqa: PLC0415
-
-        self._lanes = lanes_of(destinations, options, lowered)
+        self._lanes = self._make_lanes(destinations, options, lowered)
         self._only = self._lanes[0] if len(self._lanes) == 1 else None
         self._options = options
         self._default = options.default
@@ -160,6 +156,18 @@ class Client(Calls):
         else:
             self._accept = _ignore  # type: ignore[method-assign]
             self.enqueue = _ignore  # type: ignore[method-assign]
+
+    def _make_lanes(
+        self,
+        destinations: tuple[Destination, ...],
+        options: Options,
+        lowered: tuple[int | None, int | None, int | None],
+    ) -> tuple[Lane, ...]:
+        # With the first client and not with this module; and never first in the consumer, as nothing can be imported
+        # after a fork in the middle of an import, or while the process ends.
+        from .assembly import lanes_of  # noqa: PLC0415
+
+        return lanes_of(destinations, options, lowered)
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:

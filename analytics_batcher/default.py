@@ -39,11 +39,20 @@ class _Default(Calls):
             ValueError: If a setting is wrong; an earlier client then stays.
         """
         client = Client.from_env(**options) if destination is None else Client(destination, **options)
-        with self._swap:
-            earlier, self._client = self._client, client
+        earlier = self.replace(client)
         if earlier is not None:
             earlier.shutdown()
         return client
+
+    def replace(self, client: Client | None) -> Client | None:
+        """Let the functions use another client, or none, from now on.
+
+        Returns:
+            The one that they used so far, which goes on.
+        """
+        with self._swap:
+            earlier, self._client = self._client, client
+        return earlier
 
     def _accept(  # noqa: PLR0917 - as its base
         self,
@@ -93,6 +102,7 @@ class _Default(Calls):
 _default = _Default()
 
 configure = _default.configure
+replace = _default.replace
 identify = _default.identify
 track = _default.track
 account = _default.account

@@ -12,14 +12,14 @@ from .encoding import Unserializable
 from .errors import InvalidResponse
 from .message import encode
 from .text import mask, printable
-from .transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .answer import Answer
     from .destinations import Destination
     from .options import Options
+    from .transport import Transport
 
 _SUCCESS: Final = range(200, 300)
 _BODY_CHARACTERS: Final = 1_000
@@ -45,13 +45,16 @@ class BatchResult:
         return not self.errors
 
 
-def send_batch(destination: Destination, messages: Any, options: Options) -> BatchResult:
+def send_batch(
+    destination: Destination, messages: Any, options: Options, connect: Callable[[Options], Transport] | None = None
+) -> BatchResult:
     """Send messages as they are, in one request.
 
     Args:
         destination: Where to.
         messages: A list of dicts in the destination's own form.
         options: The client's settings.
+        connect: Makes what posts it; `None`: over the network.
 
     Raises:
         TypeError: If `messages` is no list.
@@ -62,11 +65,17 @@ def send_batch(destination: Destination, messages: Any, options: Options) -> Bat
     request = _Request(destination, messages, options)
     if not options.enabled:
         return BatchResult(0, None, ("the client is disabled: nothing was sent",))
-    transport = Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
+    transport = (connect or _transport)(options)
     try:
         return _result(destination, transport.post(destination.url, request.headers, request.body))
     finally:
         transport.close()
+
+
+def _transport(options: Options) -> Transport:
+    from .transport import Transport  # noqa: PLC0415 - not where there is no network
+
+    return Transport(timeout=options.timeout, proxy=options.proxy, verify=options.verify)
 
 
 class _Request:

@@ -205,6 +205,15 @@ def _parsed(name: str, text: str, default: Any) -> Any:
 
 
 def _options_of(client: Callable[..., object]) -> dict[str, Any]:
-    """The names of a client class's options, each with its default."""
-    parameters = inspect.signature(client).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    """The names of a client class's options, each with its default; those too that it hands on to its base."""
+    makers = [client]
+    if isinstance(client, type):
+        makers = [base for base in client.__mro__ if "__init__" in vars(base) and base is not object]
+    options: dict[str, Any] = {}
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters.values()
+        own = {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+        options = {**own, **options}
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+            break
+    return options

@@ -153,6 +153,17 @@ def flush_all(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
     return [pipeline.result(timed_out=pipeline in late) for pipeline, _ in deadlines]
 
 
+def settle_all(deadlines: Sequence[tuple[Pipeline, float]]) -> None:
+    """Do what a flush does, without its result: the application's next one still has all of it.
+
+    Args:
+        deadlines: The pipelines, and when to return, in seconds of the monotonic clock.
+    """
+    if not any(pipeline.is_runner for pipeline, _ in deadlines):
+        with _without_locks(deadlines):
+            drain_all(deadlines, patient=True)
+
+
 def end_all(deadlines: Sequence[tuple[Pipeline, float]]) -> list[FlushResult]:
     """Shut several pipelines down; in the thread of one of their consumers they go on with what waits, and then end.
 

@@ -87,6 +87,19 @@ def new_head(flags: int = 0) -> bytes:
     return _pack(wall, _bits(60) | flags << _FLAGS_SHIFT if flags else _bits(60), accepted)
 
 
+def head_of(milliseconds: int, bits: int, accepted: float, flags: int = 0) -> bytes:
+    """A head of a given moment and given randomness: what `new_head` returns, for a clock that stands still.
+
+    Args:
+        milliseconds: The moment, in Unix milliseconds.
+        bits: The randomness, 60 bits.
+        accepted: The moment of acceptance, in seconds of the monotonic clock.
+        flags: As for `new_head`.
+    """
+    # Within the millisecond: at its beginning, the double nearest to it may lie before it.
+    return _pack((milliseconds + 0.5) / 1000, bits | flags << _FLAGS_SHIFT, accepted)
+
+
 def flags_of(record: bytes) -> int:
     """The flags in a record's head."""
     return (record[FLAGS_PLACE] & 0xF0) << 8

@@ -54,21 +54,23 @@ def test_a_scrape_finds_what_relays_did_and_what_is_left(server, receiver, wait_
         wait_until(lambda: world.is_done(21))
         found = scraped(port)
         of = ("destination", "vitally"), ("stream", "analytics")
-        assert found[("analytics_batcher_relay_delivered_total", *of)] == 20
-        assert found["analytics_batcher_relay_dropped_total", of[0], ("reason", "rejected"), of[1]] == 1
+        assert found[("analytics_batcher_relay_messages_delivered_total", *of)] == 20
+        assert found["analytics_batcher_relay_messages_dropped_total", of[0], ("reason", "rejected"), of[1]] == 1
         assert found[("analytics_batcher_relay_shards", *of)] == 2
         assert found[("analytics_batcher_relay_requests_total", *of)] == running.figures().requests
         shards = [("destination", "vitally"), ("shard", "0"), ("stream", "analytics")]
-        assert found[("analytics_batcher_shard_length", *shards)] == 0
+        assert found[("analytics_batcher_shard_entries", *shards)] == 0
         assert found[("analytics_batcher_shard_served", *shards)] == 1
+        assert found[("analytics_batcher_shard_oldest_age_seconds", *shards)] == 0
+        assert found[("analytics_batcher_shard_entries_trimmed_total", *shards)] == 0
         running.stop()
         world.ship(10)
         found = scraped(port)
-        assert sum(value for name, value in found.items() if name[0] == "analytics_batcher_shard_length") == 10
+        assert sum(value for name, value in found.items() if name[0] == "analytics_batcher_shard_entries") == 10
         assert found[("analytics_batcher_shard_served", *shards)] == 0
         server.stop()
         found = scraped(port)
-        assert found[("analytics_batcher_relay_delivered_total", *of)] == 20
+        assert found[("analytics_batcher_relay_messages_delivered_total", *of)] == 20
         assert not [name for name in found if name[0].startswith("analytics_batcher_shard")]
     finally:
         end()
@@ -86,7 +88,7 @@ def test_the_command_serves_figures(server, receiver, wait_until, port):
         wait_until(lambda: world.is_done(5))
         assert (
             scraped(port)[
-                "analytics_batcher_relay_delivered_total", ("destination", "vitally"), ("stream", "analytics")
+                "analytics_batcher_relay_messages_delivered_total", ("destination", "vitally"), ("stream", "analytics")
             ]
             == 5
         )

@@ -12,17 +12,16 @@ if TYPE_CHECKING:
 
 _HINT: Final = "metrics_port needs the package prometheus-client: pip install 'analytics-batcher[prometheus]'"
 _OF_RELAY: Final = (
-    ("delivered", "Messages that the vendor took from this relay."),
-    ("requests", "Requests to the vendor."),
-    ("retries", "Requests that repeated messages of an earlier one."),
-    ("handed_over", "Messages that this relay had read and that became another one's."),
+    ("messages_delivered", "delivered", "Messages that the vendor took from this relay."),
+    ("requests", "requests", "Requests to the vendor."),
+    ("retries", "retries", "Requests that repeated messages of an earlier one."),
+    ("messages_handed_over", "handed_over", "Messages that this relay had read and that became another one's."),
 )
 _OF_SHARD: Final = (
-    ("length", "Entries in the shard."),
-    ("pending", "Of these, the ones that a relay has read."),
-    ("bytes", "What the entries count for against the producers' bound."),
-    ("oldest_age", "Seconds since the oldest message was made; 0 if there is none."),
-    ("trimmed", "Messages that somebody else has removed since the stream began."),
+    ("entries", "length", "Entries in the shard."),
+    ("entries_pending", "pending", "Of these, the ones that a relay has read."),
+    ("bytes", "bytes", "What the entries count for against the producers' bound."),
+    ("oldest_age_seconds", "oldest_age", "Since the oldest message was made; 0 if there is none."),
 )
 
 
@@ -42,32 +41,39 @@ class RelayCollector:
 
         names = ["stream", "destination"]
         counters = {
-            name: CounterMetricFamily(f"analytics_batcher_relay_{name}", text, labels=names) for name, text in _OF_RELAY
+            field: CounterMetricFamily(f"analytics_batcher_relay_{name}", text, labels=names)
+            for name, field, text in _OF_RELAY
         }
         dropped = CounterMetricFamily(
-            "analytics_batcher_relay_dropped", "Messages that this relay gave up.", labels=[*names, "reason"]
+            "analytics_batcher_relay_messages_dropped", "Messages that this relay gave up.", labels=[*names, "reason"]
         )
         held = GaugeMetricFamily("analytics_batcher_relay_shards", "Shards that this relay serves.", labels=names)
         shards = {
-            name: GaugeMetricFamily(f"analytics_batcher_shard_{name}", text, labels=[*names, "shard"])
-            for name, text in _OF_SHARD
+            field: GaugeMetricFamily(f"analytics_batcher_shard_{name}", text, labels=[*names, "shard"])
+            for name, field, text in _OF_SHARD
         }
+        trimmed = CounterMetricFamily(
+            "analytics_batcher_shard_entries_trimmed",
+            "Entries that somebody else has removed since the stream began.",
+            labels=[*names, "shard"],
+        )
         served = GaugeMetricFamily(
             "analytics_batcher_shard_served", "Whether any relay serves the shard.", labels=[*names, "shard"]
         )
         for relay in self._relays:
             labels = [relay.stream, relay.destination]
             figures = relay.figures()
-            for name, family in counters.items():
-                family.add_metric(labels, getattr(figures, name))
+            for field, family in counters.items():
+                family.add_metric(labels, getattr(figures, field))
             for reason, count in figures.dropped.items():
                 dropped.add_metric([*labels, reason], count)
             held.add_metric(labels, len(figures.shards))
             for one in _shards_of(relay):
-                for name, gauge in shards.items():
-                    gauge.add_metric([*labels, str(one.shard)], getattr(one, name) or 0)
+                for field, gauge in shards.items():
+                    gauge.add_metric([*labels, str(one.shard)], getattr(one, field) or 0)
+                trimmed.add_metric([*labels, str(one.shard)], one.trimmed)
                 served.add_metric([*labels, str(one.shard)], one.owner is not None)
-        yield from (*counters.values(), dropped, held, *shards.values(), served)
+        yield from (*counters.values(), dropped, held, *shards.values(), trimmed, served)
 
 
 def _shards_of(relay: Relay) -> Sequence[ShardStatus]:

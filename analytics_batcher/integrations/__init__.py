@@ -1,0 +1,1 @@
+"""Glue for frameworks, each in a file of its own."""
