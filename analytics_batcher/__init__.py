@@ -43,11 +43,13 @@ if TYPE_CHECKING:
         QueueFull,
         SpoolError,
         TransportError,
+        Undelivered,
     )
     from .fleet.relay import Relay, RelayFigures
     from .fleet.run import relay
     from .replays import ReplayResult, replay
     from .retry import Retry
+    from .session import session
     from .signals import install_sigterm_handler
     from .spools import DrainResult, drain
     from .stats import Delivery, Drop, FlushResult, Stats
@@ -78,6 +80,7 @@ _HOMES = {
     "SqliteBuffer": "buffers.sqlite",
     "Stats": "stats",
     "TransportError": "errors",
+    "Undelivered": "errors",
     "Vitally": "destinations.vitally",
     "account": "default",
     "alias": "default",
@@ -93,6 +96,7 @@ _HOMES = {
     "relay": "fleet.run",
     "replay": "replays",
     "screen": "default",
+    "session": "session",
     "shutdown": "default",
     "track": "default",
     "unlink": "default",
@@ -124,6 +128,7 @@ __all__ = [
     "SqliteBuffer",
     "Stats",
     "TransportError",
+    "Undelivered",
     "Vitally",
     "__version__",
     "account",
@@ -140,6 +145,7 @@ __all__ = [
     "relay",
     "replay",
     "screen",
+    "session",
     "shutdown",
     "track",
     "unlink",

@@ -170,7 +170,7 @@ class Client(Calls):
         return lanes_of(destinations, options, lowered)
 
     @classmethod
-    def from_env(cls, **options: Any) -> Self:
+    def from_env(cls, variables: Mapping[str, Any] | None = None, /, **options: Any) -> Self:
         """Make a client out of environment variables, secrets included.
 
         `ANALYTICS_BATCHER_DESTINATION` names `vitally`, `customerio`, `segment`, or several with commas;
@@ -179,6 +179,8 @@ class Client(Calls):
         `ANALYTICS_BATCHER_<OPTION>`; those of `Retry` from `..._RETRY_BASE` and its like.
 
         Args:
+            variables: Read these, by the same names, and not the environment: a framework's settings, for example. What
+                is no text is an option's value as `Client` takes it.
             options: Options of the client; they come before those of the environment.
 
         Raises:
@@ -186,7 +188,7 @@ class Client(Calls):
         """
         from .environment import make  # noqa: PLC0415 - not for those who never call it
 
-        return make(cls, options)
+        return make(cls, options, variables)
 
     def __repr__(self) -> str:
         each = [lane.destination for lane in self._lanes]
@@ -383,15 +385,15 @@ class Client(Calls):
 
     async def aflush(self, timeout: float = 10.0) -> FlushResult:
         """`flush`, without blocking the event loop."""
-        import asyncio  # noqa: PLC0415 - 50 ms that only an asynchronous application has already spent
+        from .off_loop import run  # noqa: PLC0415 - it loads asyncio: 50 ms that only its users have already spent
 
-        return await asyncio.to_thread(self.flush, timeout)
+        return await run(lambda: self.flush(timeout))
 
     async def ashutdown(self, timeout: float | None = None) -> FlushResult:
         """`shutdown`, without blocking the event loop."""
-        import asyncio  # noqa: PLC0415 - as above
+        from .off_loop import run  # noqa: PLC0415 - as above
 
-        return await asyncio.to_thread(self.shutdown, timeout)
+        return await run(lambda: self.shutdown(timeout))
 
     def __enter__(self) -> Self:
         return self

@@ -25,22 +25,25 @@ class _Default(Calls):
         self._warned = False
         self._swap = threading.Lock()
 
-    def configure(self, destination: Destination | Sequence[Destination] | None = None, **options: Any) -> Client:
+    def configure(
+        self, destination: Client | Destination | Sequence[Destination] | None = None, **options: Any
+    ) -> Client:
         """Build the default client, and shut an earlier one down.
 
         Args:
-            destination: As for `Client`; `None`: as `Client.from_env` reads the environment.
+            destination: As for `Client`; `None`: as `Client.from_env` reads the environment. Or a client, which becomes
+                the default one as it is.
             options: Those of `Client`.
 
         Returns:
             The client, which the functions of this package use from now on.
 
         Raises:
-            ValueError: If a setting is wrong; an earlier client then stays.
+            ValueError: If a setting is wrong, or an option is given with a client; an earlier client then stays.
         """
-        client = Client.from_env(**options) if destination is None else Client(destination, **options)
+        client = _made(destination, options)
         earlier = self.replace(client)
-        if earlier is not None:
+        if earlier is not None and earlier is not client:
             earlier.shutdown()
         return client
 
@@ -97,6 +100,16 @@ class _Default(Calls):
                 text = "analytics_batcher is not configured: calls do nothing until analytics_batcher.configure(...)"
                 warnings.warn(text, RuntimeWarning, stacklevel=level)
         return False
+
+
+def _made(destination: Client | Destination | Sequence[Destination] | None, options: dict[str, Any]) -> Client:
+    if destination is None:
+        return Client.from_env(**options)
+    if not isinstance(destination, Client):
+        return Client(destination, **options)
+    if options:
+        raise ValueError(f"{min(options)} is given with a client: allowed is one or the other")
+    return destination
 
 
 _default = _Default()

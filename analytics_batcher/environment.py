@@ -36,23 +36,26 @@ _NUMBERS: Final = frozenset({"max_requests_per_second"})
 _HOOKS: Final = frozenset({"before_send", "on_drop", "on_delivery", "default"})
 
 
-def make(client: Callable[..., AnyClient], options: Mapping[str, Any]) -> AnyClient:
+def make(
+    client: Callable[..., AnyClient], options: Mapping[str, Any], variables: Mapping[str, Any] | None = None
+) -> AnyClient:
     """Make a client as the environment says.
 
     Args:
         client: Its class.
         options: Options that come before those of the environment.
+        variables: What to read in the environment's place; may hold more than text.
 
     Raises:
         ValueError: If a variable is missing, unknown, or its value is wrong; it names the variable.
     """
-    reader = _Reader(os.environ)
+    reader = _Reader(os.environ if variables is None else variables)
     destinations = reader.destinations()
     chosen = {}
     for name, default in _options_of(client).items():
-        text = None if name == "buffer" else reader.take(name.upper())
-        if text is not None:
-            chosen[name] = _value(name, text, default)
+        given = None if name == "buffer" else reader.give(name.upper())
+        if given is not None:
+            chosen[name] = _value(name, given, default)
     retry = reader.retry()
     if retry is not None:
         chosen["retry"] = retry
@@ -78,13 +81,22 @@ def _naming(variables: Mapping[str, str]) -> Iterator[None]:
 class _Reader:
     """Reads variables, and knows which of them nobody asked for."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, Any]) -> None:
         # An empty variable is an unset one: that is how many tools unset them.
-        self._left = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
+        unset = (None, "")
+        self._left = {
+            name: value for name, value in variables.items() if name.startswith(PREFIX) and value not in unset
+        }
+
+    def give(self, name: str) -> Any:
+        return seal_url(self._left.pop(PREFIX + name, None))
 
     def take(self, name: str) -> str | None:
-        value: str | None = seal_url(self._left.pop(PREFIX + name, None))
-        return value
+        value = self.give(name)
+        if value is None or isinstance(value, str):
+            return value
+        # Its value is not shown: it may be a secret.
+        raise ValueError(f"{PREFIX}{name} is {type(value).__name__}: allowed is text")
 
     def secret(self, name: str) -> Secret:
         return Secret(self.need(name))
@@ -112,22 +124,22 @@ class _Reader:
     def retry(self) -> Retry | None:
         given: dict[str, Any] = {}
         for name, default in (("base", 0.5), ("cap", 60.0), ("jitter", "full"), ("max_age", 0.0)):
-            text = self.take(f"RETRY_{name.upper()}")
-            if text is not None:
-                plain = text == "auto" or isinstance(default, str)
-                given[name] = text if plain else _value(f"retry_{name}", text, default)
+            value = self.give(f"RETRY_{name.upper()}")
+            if value is not None:
+                plain = value == "auto" or isinstance(default, str)
+                given[name] = value if plain else _value(f"retry_{name}", value, default)
         with _naming({name: f"RETRY_{name.upper()}" for name in given}):
             return Retry(**given) if given else None
 
     def buffer(self) -> dict[str, Any]:
         """What keeps messages, if anything is said of that. A spool is the stage of what is shipped to Redis."""
-        spool, url = self.take("SPOOL"), self.take("REDIS_URL")
+        spool, url = self.give("SPOOL"), self.take("REDIS_URL")
         url = url and Secret(url)
         given: dict[str, Any] = {}
         for name, default in (("stream", ""), ("shards", 1), ("allow_volatile", False)):
-            text = self.take(f"REDIS_{name.upper()}")
-            if text is not None:
-                given[name] = text if name == "stream" else _value(f"redis_{name}", text, default)
+            value = self.give(f"REDIS_{name.upper()}")
+            if value is not None:
+                given[name] = value if name == "stream" else _value(f"redis_{name}", value, default)
         if url is None and given:
             self.need("REDIS_URL")
         stage = None if spool is None else SqliteBuffer(spool)
@@ -171,8 +183,10 @@ _KINDS: Final[dict[str, Callable[[_Reader, dict[str, Any]], Destination]]] = {
 }
 
 
-def _value(name: str, text: str, default: Any) -> Any:
-    """A variable's text as a value of the kind that the option's default has."""
+def _value(name: str, text: Any, default: Any) -> Any:
+    """A variable's text as a value of the kind that the option's default has; what is no text, as it is."""
+    if not isinstance(text, str):
+        return text
     if name in _HOOKS:
         raise ValueError(f"{PREFIX}{name.upper()}: a function cannot be given in the environment")
     if name == "retry":

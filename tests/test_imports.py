@@ -18,7 +18,7 @@ ROOT = FOLDER.parent
 # The import law: a part imports parts of lower steps only, so no two of one step know each other and there is no cycle.
 # A part is a module, or a folder of several of one kind. What is not named here is outside, on top of the client.
 STEPS = [
-    {"version", "errors", "answer", "stamp", "encoding", "plain", "settings", "text", "log"},
+    {"version", "errors", "answer", "stamp", "encoding", "plain", "settings", "text", "log", "off_loop"},
     {"message", "batch", "connection", "retry", "stats", "lifecycle", "calls", "streams"},
     {"buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
     {"before_send"},
