@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
@@ -52,28 +52,27 @@ class AnalyticsBatcher(AppConfig):  # type: ignore[misc] # Django has no types
 
     def ready(self) -> None:
         """Make the client. Called by Django."""
-        checks.register(self.check)
+        checks.register(_check)
+        given: dict[str, Any] = {}
         try:
             given = _settings()
             handles_sigterm = given.pop("SIGTERM", True)
-            self.client = configure(_client_of(given))
+            self.client = configure(_client_of(given) if given else None)
         except (ImportError, OSError, TypeError, ValueError) as error:
-            # The names of variables are what an error knows.
-            self.problem = re.sub(rf"\b{_SETTING}_([A-Z_]+)", rf'{_SETTING}["\1"]', str(error))
-            _logger.error("analytics calls do nothing: %s", self.problem)
+            # An error knows the names of variables.
+            self.problem = re.sub(rf"\b{_SETTING}_([A-Z_]+)", rf'{_SETTING}["\1"]', str(error)) if given else str(error)
+            _logger.error("analytics calls do nothing: %s", self.problem)  # noqa: TRY400 - the text says it all
             return
         if handles_sigterm and _sigterm_kills():
             install_sigterm_handler()
 
-    def check(self, app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
-        """Say what is wrong with the settings. Called by Django.
 
-        Args:
-            app_configs: Of which applications it is asked; `None`: of all.
-        """
-        if not self.problem or (app_configs is not None and self not in app_configs):
-            return []
-        return [checks.Error(self.problem, obj=f"settings.{_SETTING}", id="analytics_batcher.E001")]
+def _check(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[checks.CheckMessage]:
+    """Say what is wrong with the settings. Called by Django; no methods can be registered."""
+    ours = apps.get_app_config(AnalyticsBatcher.label)
+    if not ours.problem or (app_configs is not None and ours not in app_configs):
+        return []
+    return [checks.Error(ours.problem, obj=f"settings.{_SETTING}", id="analytics_batcher.E001")]
 
 
 def _settings() -> dict[str, Any]:
@@ -88,10 +87,12 @@ def _client_of(given: dict[str, Any]) -> Client:
         for name in _HOOKS:
             if isinstance(given.get(name), str):
                 given[name] = import_string(given[name])
-        return Client.from_env({f"{_SETTING}_{name}": value for name, value in given.items()} or None)
-    factory = given.pop("CLIENT")
-    if given:
-        raise ValueError(f"{_SETTING}_{min(given)} is given with CLIENT: allowed is one or the other")
+        return Client.from_env({f"{_SETTING}_{name}": value for name, value in given.items()})
+    factory = given["CLIENT"]
+    if len(given) > 1:
+        raise ValueError(
+            f"{_SETTING}_{min(given.keys() - {'CLIENT'})} is given with CLIENT: allowed is one or the other"
+        )
     made = (import_string(factory) if isinstance(factory, str) else factory)()
     if not isinstance(made, Client):
         raise TypeError(f"{_SETTING}_CLIENT returned {type(made).__name__}: allowed is a Client")

@@ -61,8 +61,11 @@ class Program:
 
     def has_said(self, text, times=1):
         """Whether its standard error has a text in it so often, at this moment."""
-        # By `pread`: a child shares the place at which it writes.
-        return os.pread(self._errors.fileno(), 10**7, 0).decode().count(text) >= times
+        return _so_far(self._errors).count(text) >= times
+
+    def said(self):
+        """All that it has said up to this moment: its standard output, and then its standard error."""
+        return _so_far(self._out) + _so_far(self._errors)
 
     def end(self):
         """Wait for the program's end; it fails the test not to come to one in time."""
@@ -80,6 +83,11 @@ class Program:
             if line.startswith("{"):  # a server says more than facts
                 facts |= json.loads(line)
         return Ended(status, facts, errors, at)
+
+
+def _so_far(file):
+    # By `pread`: a child shares the place at which it writes.
+    return os.pread(file.fileno(), 10**7, 0).decode()
 
 
 def _text(file):

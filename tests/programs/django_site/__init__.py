@@ -1,0 +1,1 @@
+"""A Django project, for `tests/test_django.py`."""

@@ -1,0 +1,28 @@
+"""A command that tracks three messages, and then ends as it is told to."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from django.core.management.base import BaseCommand, CommandError
+
+import analytics_batcher
+
+
+class Command(BaseCommand):
+    """`tracks returns`, `tracks raises` or `tracks waits`."""
+
+    def add_arguments(self, parser):
+        """Say what it takes."""
+        parser.add_argument("end", choices=["returns", "raises", "waits"])
+
+    def handle(self, *_, end, **__):
+        """Do it."""
+        for number in range(3):
+            analytics_batcher.track(f"{os.getpid()}-{number}", "Commanded", account_id="a")
+        self.stderr.write("It has tracked")
+        if end == "raises":
+            raise CommandError("as it was told")
+        while end == "waits":
+            threading.Event().wait(0.05)
