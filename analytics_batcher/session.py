@@ -60,5 +60,5 @@ def _end(client: Client, timeout: float, error: BaseException | None) -> None:
         return
     undelivered = Undelivered(result)
     if error is None or (isinstance(error, SystemExit) and error.code in {None, 0}):
-        raise undelivered
+        raise undelivered from None  # an exit is no cause of it
     logger.error("A session that ends by %s: %s", type(error).__name__, undelivered)

@@ -12,26 +12,27 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="celery's prefor
 
 TASKS = 60
 WORKER = [
-    *("-m", "celery", "-A", "celery_app", "--quiet", "worker", "--pool", "prefork", "--concurrency", "2"),
+    *("-m", "celery", "-A", "celery_app", "--quiet", "worker", "--concurrency", "2"),
     *("--without-gossip", "--without-mingle", "--without-heartbeat"),
 ]
 
 
 @contextmanager
-def working(receiver, wait_until, *options, made="in the parent", glue=""):
+def working(receiver, wait_until, *options, pool="prefork", made="in the parent", glue=""):
     """A real worker, once it has done its tasks."""
     environment = {"RECEIVER": receiver.url, "MADE": made, "GLUE": glue, "TASKS": str(TASKS)}
-    with launched([*WORKER, *options], environment, seconds=40, family=True) as program:
+    with launched([*WORKER, "--pool", pool, *options], environment, seconds=40, family=True) as program:
         wait_until(lambda: program.has_said("A task has tracked", TASKS), 25)
         yield program
 
 
 def end(program):
-    """End a worker by SIGTERM."""
+    """End a worker by SIGTERM; its standard error."""
     program.signal(signal.SIGTERM)
     ended = program.end()
     assert ended.status == 0, ended.errors
     assert "Traceback" not in ended.errors
+    return ended.errors
 
 
 def arrived(receiver):
@@ -69,6 +70,37 @@ def test_celerys_children_deliver_with_the_usual_glue_too(receiver, wait_until):
     by_process = arrived(receiver)
     assert by_process.pop(program.pid) == 1
     assert by_process.total() == TASKS
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent"])
+def test_a_worker_that_runs_tasks_itself_delivers_before_its_process_ends(receiver, wait_until, pool):
+    """With `install`, what a pool without children tracked is delivered when the worker ends, not only at the exit."""
+    with working(receiver, wait_until, pool=pool, glue="install") as program:
+        errors = end(program)
+
+    assert "The worker has 0 left" in errors
+    assert arrived(receiver) == {program.pid: TASKS + 1}
+
+
+def test_install_and_the_clients_own_glue_deliver_each_message_once(receiver, wait_until):
+    """With `install` too, prefork's children deliver 60 of 60, each once."""
+    with working(receiver, wait_until, glue="install") as program:
+        end(program)
+
+    by_process = arrived(receiver)
+    assert by_process.pop(program.pid) == 1
+    assert by_process.total() == TASKS
+
+
+def test_children_that_are_replaced_deliver_before_they_leave(receiver, wait_until):
+    """A child that leaves after seven tasks, as it is told to, delivers; so do those that come after it."""
+    with working(receiver, wait_until, "--max-tasks-per-child", "7") as program:
+        assert receiver.wait_for(lambda r: len(r.messages) == TASKS, 15)  # tasks that do nothing go on
+        end(program)
+
+    by_process = arrived(receiver)
+    assert by_process.pop(program.pid) == 1
+    assert len(by_process) >= 9
 
 
 @pytest.mark.parametrize("inherited", [True, False])

@@ -62,6 +62,28 @@ def python(program, *arguments, flags=()):
 # Configured
 
 
+def test_a_client_becomes_the_default_one(receiver):
+    """A client that was made elsewhere is used as it is, again without effect, and until another takes its place."""
+    client = Client(Vitally(api_token=TOKEN, base_url=receiver.url))
+    assert analytics_batcher.configure(client) is client
+    assert analytics_batcher.configure(client) is client
+    assert analytics_batcher.track("u1", "e", account_id="a")
+    other = configure(receiver)
+    assert client.stats().delivered == 1
+    assert client.track("u1", "late") is False
+    assert analytics_batcher.configure(other).track("u2", "e", account_id="a")
+
+
+def test_a_client_takes_no_options(receiver):
+    """Options beside a client would be heeded by nobody, and are refused; the earlier client stays."""
+    earlier = configure(receiver)
+    with Client(Vitally(api_token=TOKEN, base_url=receiver.url)) as client:
+        with pytest.raises(ValueError, match="flush_interval is given with a client: allowed is one or the other"):
+            analytics_batcher.configure(client, strict=True, flush_interval=1)
+        assert analytics_batcher.track("u1", "e", account_id="a")
+        assert earlier.stats().tracked == 1
+
+
 def test_every_function_uses_the_configured_client():
     """Each call reaches the vendors through the default client, in the order it was made."""
     with Receiver(wires=[VitallyWire(TOKEN), CustomerIOWire("s", "k"), SegmentWire("w")]) as receiver:

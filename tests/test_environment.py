@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 
 import pytest
 from certifi import where
@@ -424,3 +425,45 @@ def test_an_empty_variable_is_an_unset_one(from_env):
     """An empty value leaves the default, as many tools unset variables that way."""
     client = from_env({**VITALLY, "FLUSH_INTERVAL": "", "STRICT": "", "CUSTOMERIO_API_KEY": ""})
     assert (client._options.flush_interval, client._options.strict) == (0.5, False)
+
+
+# In the environment's place
+
+
+def test_given_variables_are_read_and_not_the_environment(monkeypatch):
+    """A framework's settings stand in the environment's place, by the same names; other names are not ours."""
+    monkeypatch.setenv(f"{PREFIX}FLUSH_INTERVAL", "9")
+    given = {f"{PREFIX}{name}": value for name, value in {**VITALLY, "STRICT": "true"}.items()}
+    client = Kept.from_env({**given, "DEBUG": True}, concurrency=2)
+    assert client.given == {"strict": True, "concurrency": 2}
+    client.shutdown(0)
+
+
+def test_given_values_need_not_be_text(tmp_path):
+    """What is no text is the option's value as it is: numbers, functions, `False`, `0`, a path; `None` is unset."""
+    more = {"FLUSH_INTERVAL": 0, "ENABLED": False, "BEFORE_SEND": print, "RETRY_CAP": 7.0, "RETRY_MAX_AGE": "auto"}
+    more |= {"TIMEOUT": (1.0, 2.0), "SPOOL": tmp_path / "spool.db", "PROXY": None, "GZIP": None}
+    client = Kept.from_env({f"{PREFIX}{name}": value for name, value in {**VITALLY, **more}.items()})
+    buffer = client.given.pop("buffer")
+    expected = {"flush_interval": 0, "enabled": False, "before_send": print, "timeout": (1.0, 2.0)}
+    assert client.given == {**expected, "retry": Retry(cap=7.0)}
+    assert "spool.db" in repr(buffer)
+    client.shutdown(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("VITALLY_API_TOKEN", 5, "VITALLY_API_TOKEN is int: allowed is text"),
+        ("VITALLY_API_TOKEN", b"sesame", "VITALLY_API_TOKEN is bytes: allowed is text"),
+        ("FLUSH_INTERVAL", [1], "FLUSH_INTERVAL: flush_interval=[1]: allowed is a number"),
+        ("RETRY_BASE", {}, "RETRY_BASE: Retry.base={}: allowed is a number"),
+        ("ENABLED", 2, "ENABLED: enabled=2: allowed is"),
+    ],
+)
+def test_a_wrong_given_value_is_named(name, value, text):
+    """A value of a wrong kind is refused by its variable's name, and a secret's is not shown."""
+    given = {f"{PREFIX}{name}": value for name, value in {**VITALLY, name: value}.items()}
+    with pytest.raises(ValueError, match=re.escape(PREFIX + text)) as caught:
+        Client.from_env(given)
+    assert "sesame" not in str(caught.value)

@@ -33,7 +33,7 @@ STEPS = [
 ]
 STEP_OF = {part: step for step, parts in enumerate(STEPS) for part in parts}
 OUTSIDE = len(STEPS)
-KINDS = {"buffers", "destinations"}
+KINDS = {"buffers", "destinations", "integrations"}
 # What the consumer's thread runs: it may import nothing that is not there already (a fork, the interpreter's end).
 IN_THE_CONSUMER = {
     *(
@@ -244,6 +244,11 @@ def test_destinations_do_no_input_or_output(name):
         ("sqlite3", {"buffers.spool_connections"}),
         ("orjson", {"encoding"}),
         ("rich", {"cli.drawing"}),
+        ("django", {"integrations.django"}),
+        ("flask", {"integrations.flask"}),
+        ("celery", {"integrations.celery"}),
+        ("starlette", set()),
+        ("fastapi", set()),
     ],
 )
 def test_a_library_is_imported_in_one_file(library, homes):
@@ -331,6 +336,16 @@ def test_logging_is_left_to_the_application():
         "print(json.dumps([len(root.handlers), root.level, logging.root.manager.disable]))\n"
     )
     assert _in_fresh_python(program) == [0, 30, 0]
+
+
+@pytest.mark.parametrize("name", ["asgi", "aws_lambda"])
+def test_glue_loads_nothing_heavy(name):
+    """What names no framework needs none, and loads of this package only itself: it is imported at a cold start."""
+    program = f"import json, analytics_batcher.integrations.{name}\nprint(json.dumps(sorted(sys.modules)))\n"
+    loaded = _in_fresh_python(program)
+    assert not {one.partition(".")[0] for one in loaded} & {"starlette", "asyncio", "requests", "urllib3"}
+    ours = {one for one in loaded if one.startswith(PACKAGE)}
+    assert ours == {PACKAGE, f"{PACKAGE}.version", f"{PACKAGE}.integrations", f"{PACKAGE}.integrations.{name}"}
 
 
 def test_messages_need_no_network():

@@ -1,4 +1,4 @@
-"""Celery: what tasks track is delivered before their process is gone."""
+"""Celery: what tasks track is delivered when their worker ends."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ if TYPE_CHECKING:
 
 
 def install(client: Client, *, timeout: float = 5.0) -> None:
-    """See to a client in Celery's processes. To be called where the application is made, once.
+    """Flush a client when the worker ends, by `worker_shutdown`. To be called once, where the Celery application is.
 
-    A prefork child leaves by `os._exit`, past every exit hook; before that, Celery sends `worker_process_shutdown`, in
-    which the client is shut down. The worker itself (which runs the tasks with `--pool` `solo`, `threads` or `gevent`)
-    sends `worker_shutdown`, in which the client is flushed, as the process may go on.
-
-    It may be made before the worker forks: a child's client begins empty, so nothing is to be done at
-    `worker_process_init`.
+    That is for the process that runs the tasks itself, with `--pool` `solo`, `threads` or `gevent`, and for a worker
+    within a process that goes on. The children of `--pool prefork` leave by `os._exit`, past every exit hook; a client
+    sees to these without being told to, in `worker_process_shutdown`, within its `shutdown_timeout`, and wherever it
+    was made: one that was made before the fork begins empty in each child, so `worker_process_init` has nothing to do.
 
     Args:
         client: The client.
-        timeout: Seconds that the end of a process may take to deliver.
+        timeout: Seconds that the worker's end may take to deliver.
     """
 
-    def end_child(**_: Any) -> None:
-        client.shutdown(timeout)
-
-    def end_worker(**_: Any) -> None:
+    def deliver(**_: Any) -> None:
         client.flush(timeout)
 
-    signals.worker_process_shutdown.connect(end_child, weak=False)  # nobody else keeps them
-    signals.worker_shutdown.connect(end_worker, weak=False)
+    signals.worker_shutdown.connect(deliver, weak=False)  # nobody else keeps it

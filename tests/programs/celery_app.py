@@ -1,7 +1,7 @@
 """The application of the workers of `tests/test_celery.py`: its tasks track.
 
 What the environment says: `RECEIVER`, where messages go; `MADE`, where the client is made; `GLUE`, what the application
-calls when a child ends; `TASKS`, how many of them.
+calls when a child ends, or `install`, ours; `TASKS`, how many of them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import os
 import threading
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_process_shutdown, worker_ready
+from celery.signals import worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
 from harness import KEPT, make_client, track
+
+from analytics_batcher.integrations.celery import install
 
 MADE, GLUE = os.environ["MADE"], os.environ["GLUE"]
 
@@ -60,7 +62,15 @@ def keep_turning():
         threading.Event().wait(0.1)
 
 
-if GLUE:
+if GLUE == "install":
+    install(KEPT[0], timeout=10)
+
+    @worker_shutdown.connect
+    def report(**_):
+        """Say what the worker's own process still has, after ours was called."""
+        os.write(2, f"The worker has {KEPT[0].stats().pending} left\n".encode())
+
+elif GLUE:
 
     @worker_process_shutdown.connect
     def leave(**_):

@@ -8,6 +8,7 @@ import sys
 import threading
 from itertools import count
 
+from canary import TOKEN
 from django.http import JsonResponse
 from django.urls import path
 
@@ -33,7 +34,7 @@ def track(request):
 
 def make():
     """Make the client of `{"CLIENT": "django_site.web.make"}`."""
-    return Client(Vitally(api_token="test-token", base_url=os.environ["RECEIVER"]), flush_interval=60)
+    return Client(Vitally(api_token=TOKEN, base_url=os.environ["RECEIVER"]), flush_interval=60)
 
 
 def change(message):
