@@ -1,4 +1,14 @@
-"""A client for the time of a job."""
+"""A client for the time of a job.
+
+Example::
+
+    from analytics_batcher import Vitally, session
+
+    with session(Vitally("acme", api_token="..."), when_full="block") as client:
+        for number in range(1000):
+            client.track("user-1", "Row Imported", {"number": number}, account_id="acc-1")
+    # Here all has been delivered; else it has raised `Undelivered`, and the job's exit status is 1.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,19 @@
-"""Starlette, FastAPI and other ASGI applications: the client's end within the server's, and the current request."""
+"""Starlette, FastAPI and other ASGI applications: the client's end within the server's, and the current request.
+
+Example::
+
+    from fastapi import FastAPI
+    from analytics_batcher import Client, Segment
+    from analytics_batcher.integrations.asgi import RequestContext, lifespan, request_context
+
+    client = Client(Segment("..."))
+    app = FastAPI(lifespan=lifespan(client))
+    app.add_middleware(RequestContext)
+
+    @app.get("/reports")
+    async def open_report():
+        client.track("user-1", "Report Opened", context=request_context("path", "user_agent"))
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,16 @@
-"""AWS Lambda: what an invocation tracked is delivered before its answer, as the process is frozen after that."""
+"""AWS Lambda: what an invocation tracked is delivered before its answer, as the process is frozen after that.
+
+Example::
+
+    from analytics_batcher import Client, Vitally
+    from analytics_batcher.integrations.aws_lambda import delivers
+
+    client = Client(Vitally("acme", api_token="..."), background=False)
+
+    @delivers(client)
+    def handler(event, context):
+        client.track(event["user"], "Invoked", account_id="acc-1")
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,19 @@
-"""Celery: what tasks track is delivered when their worker ends."""
+"""Celery: what tasks track is delivered when their worker ends.
+
+Example::
+
+    from celery import Celery
+    from analytics_batcher import Client, Vitally
+    from analytics_batcher.integrations.celery import install
+
+    app = Celery("shop", broker="memory://")
+    client = Client(Vitally("acme", api_token="..."))
+    install(client)
+
+    @app.task
+    def pay(user):
+        client.track(user, "Paid", account_id="acc-1")
+"""
 
 from __future__ import annotations
 

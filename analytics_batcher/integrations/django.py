@@ -1,4 +1,17 @@
-"""Django: the default client, made of the project's settings."""
+"""Django: the default client, made of the project's settings.
+
+Example, in the settings; code then calls `analytics_batcher.track(...)`::
+
+    INSTALLED_APPS = [
+        "analytics_batcher.integrations.django.AnalyticsBatcher",
+    ]
+    ANALYTICS_BATCHER = {
+        "DESTINATION": "vitally",
+        "VITALLY_SUBDOMAIN": "acme",
+        "VITALLY_API_TOKEN": os.environ["VITALLY_API_TOKEN"],
+        "FLUSH_INTERVAL": 2.0,
+    }
+"""
 
 from __future__ import annotations
 

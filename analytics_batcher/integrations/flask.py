@@ -1,4 +1,21 @@
-"""Flask: a client for each application, made of its configuration."""
+"""Flask: a client for each application, made of its configuration.
+
+Example::
+
+    from flask import Flask
+    from analytics_batcher.integrations.flask import Analytics
+
+    app = Flask(__name__)
+    app.config["ANALYTICS_BATCHER_DESTINATION"] = "vitally"
+    app.config["ANALYTICS_BATCHER_VITALLY_SUBDOMAIN"] = "acme"
+    app.config["ANALYTICS_BATCHER_VITALLY_API_TOKEN"] = "..."
+    analytics = Analytics(app)
+
+    @app.post("/reports")
+    def open_report():
+        analytics.client.track("user-1", "Report Opened", account_id="acc-1")
+        return "", 204
+"""
 
 from __future__ import annotations
 
