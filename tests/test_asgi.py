@@ -283,6 +283,27 @@ def test_an_awaited_flush_that_is_given_up_does_not_hold_the_loops_end(make_clie
     assert len(receiver.messages) == 1
 
 
+def test_an_awaited_flush_that_is_given_up_disturbs_nobody(make_client, receiver):
+    """It ends later, while the loop still runs, and nothing is said of that."""
+    receiver.script(Reply(delay=0.3))
+    client = make_client()
+    client.track("u1", "e", account_id="a")
+    said = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.aflush(20), 0.05)
+        end = time.monotonic() + 10
+        while (waits := any("await" in thread.name for thread in threading.enumerate())) and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)  # what was called before is called by then
+        return waits
+
+    assert asyncio.run(main()) is False
+    assert not said
+
+
 def test_what_an_awaited_flush_raises_is_raised(make_client):
     """A wrong timeout is a `ValueError` where it is awaited."""
     with pytest.raises(ValueError, match="timeout=-1"):

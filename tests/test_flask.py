@@ -127,3 +127,6 @@ def test_a_client_may_be_given(receiver):
     app.config["ANALYTICS_BATCHER_SIGTERM"] = False
     with Client(Vitally(api_token=TOKEN, base_url=receiver.url)) as client:
         assert Analytics(app, client).client is client
+        analytics = Analytics()
+        analytics.init_app(app, client)
+        assert analytics.client is client

@@ -148,8 +148,10 @@ def in_a_thread(open_session):
 
 def test_a_wrong_setting_is_told_at_once(open_session):
     """A wrong timeout is a `ValueError` before anything else is done."""
-    with pytest.raises(ValueError, match="timeout=-1: allowed is"), open_session(timeout=-1):
-        raise AssertionError("it was entered")
+    entered = []
+    with pytest.raises(ValueError, match="timeout=-1: allowed is"):
+        job(open_session(timeout=-1), end=lambda: entered.append(True))
+    assert not entered
 
 
 def test_the_error_can_be_pickled():
