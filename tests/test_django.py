@@ -117,6 +117,18 @@ def test_a_command_delivers_at_sigterm_unless_told_not_to_handle_it(receiver, wa
     assert len(users(receiver)) == arrived
 
 
+def test_a_handler_of_the_projects_own_is_left_alone(receiver, wait_until):
+    """Where somebody handles SIGTERM, that handler stays in its place; what it ends in the usual way delivers."""
+    with managing("tracks", "waits", given=settings(receiver), more={"HANDLER": "1"}) as program:
+        wait_until(lambda: program.has_said("It has tracked"), 20)
+        program.signal(signal.SIGTERM)
+        ended = program.end()
+
+    assert ended.status == 0, ended.errors
+    assert "SIGTERM is handled by django_site.settings" in ended.errors
+    assert len(users(receiver)) == 3
+
+
 def test_functions_are_given_by_their_paths(receiver):
     """`BEFORE_SEND` may be a dotted path, as functions are elsewhere in Django's settings."""
     ended = manage("tracks", "returns", given=settings(receiver, BEFORE_SEND="django_site.web.change"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 
 from django.core.management.base import BaseCommand, CommandError
@@ -21,6 +22,8 @@ class Command(BaseCommand):
         """Do it."""
         for number in range(3):
             analytics_batcher.track(f"{os.getpid()}-{number}", "Commanded", account_id="a")
+        handler = signal.getsignal(signal.SIGTERM)
+        self.stderr.write(f"SIGTERM is handled by {getattr(handler, '__module__', None)}")
         self.stderr.write("It has tracked")
         if end == "raises":
             raise CommandError("as it was told")
