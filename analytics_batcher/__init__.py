@@ -43,13 +43,12 @@ if TYPE_CHECKING:
         QueueFull,
         SpoolError,
         TransportError,
-        Undelivered,
     )
     from .fleet.relay import Relay, RelayFigures
     from .fleet.run import relay
     from .replays import ReplayResult, replay
     from .retry import Retry
-    from .session import session
+    from .session import Undelivered, session
     from .signals import install_sigterm_handler
     from .spools import DrainResult, drain
     from .stats import Delivery, Drop, FlushResult, Stats
@@ -80,7 +79,7 @@ _HOMES = {
     "SqliteBuffer": "buffers.sqlite",
     "Stats": "stats",
     "TransportError": "errors",
-    "Undelivered": "errors",
+    "Undelivered": "session",
     "Vitally": "destinations.vitally",
     "account": "default",
     "alias": "default",

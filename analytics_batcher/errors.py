@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from .stats import FlushResult
+from typing import Final
 
 
 class DropReason(str, Enum):
@@ -122,22 +119,6 @@ class InvalidResponse(AnalyticsError):  # noqa: N818 - the public contract names
 
     def __reduce__(self) -> tuple[type[InvalidResponse], tuple[str, int, str]]:  # as above
         return type(self), (str(self), self.status, self.body)
-
-
-class Undelivered(AnalyticsError):  # noqa: N818 - it says what is the matter, as its kin do
-    """A `session()` ended, and not everything that had been accepted in it was delivered.
-
-    Attributes:
-        result: What was delivered, dropped, and is left.
-    """
-
-    def __init__(self, result: FlushResult) -> None:
-        left = f"{result.lost} messages were lost ({result.dropped!r}), and {result.pending} left"
-        super().__init__(f"{left}; {result.delivered} were delivered")
-        self.result = result
-
-    def __reduce__(self) -> tuple[type[Undelivered], tuple[FlushResult]]:  # as above
-        return type(self), (self.result,)
 
 
 _BY_REASON: Final[dict[DropReason, type[MessageError]]] = {

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .client import Client
-from .errors import Undelivered
+from .errors import AnalyticsError
 from .log import logger
 from .settings import number
 from .signals import install_sigterm_handler
@@ -27,6 +27,22 @@ if TYPE_CHECKING:
 
     from .destinations import Destination
     from .stats import FlushResult
+
+
+class Undelivered(AnalyticsError):  # noqa: N818 - it says what is the matter, as its kin do
+    """A `session()` ended, and not everything that had been accepted in it was delivered.
+
+    Attributes:
+        result: What was delivered, dropped, and is left.
+    """
+
+    def __init__(self, result: FlushResult) -> None:
+        left = f"{result.lost} messages were lost ({result.dropped!r}), and {result.pending} left"
+        super().__init__(f"{left}; {result.delivered} were delivered")
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[Undelivered], tuple[FlushResult]]:
+        return type(self), (self.result,)
 
 
 @contextmanager
