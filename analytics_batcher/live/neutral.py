@@ -159,9 +159,10 @@ def _moment_of(seconds: Any) -> Any:
     if isinstance(seconds, bool) or not isinstance(seconds, int):
         return seconds
     try:
-        return datetime.fromtimestamp(seconds, timezone.utc).isoformat().replace("+00:00", "Z")
+        moment = datetime.fromtimestamp(seconds, timezone.utc)
     except (OverflowError, ValueError, OSError):
         return seconds
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 _READERS: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]]] = {
