@@ -124,7 +124,6 @@ def main() -> None:
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            assert process.stderr is not None
             url = process.stderr.readline().strip().partition("=")[2]
             measure(url, psutil.Process(process.pid), given)
         finally:

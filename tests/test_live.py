@@ -248,7 +248,7 @@ def test_a_message_is_shown_as_it_was_spelt(world):
     world.post(None, body=f" [ {text} ,{text}]")
     found = world.details(1)
     assert found["sent"] == text
-    assert found["neutral"].startswith('{"type":"track","messageId":"m","userId"')
+    assert found["neutral"] == text
     assert found["same"] == [1, 2]
     zipped = gzip.compress(json.dumps({"batch": [track(3, userId="ü")], "writeKey": WRITE_KEY}).encode())
     world.post(None, "segment", body=zipped, Content_Encoding="gzip", **{"Content-Encoding": "gzip"})

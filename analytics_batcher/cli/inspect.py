@@ -53,7 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = parser_of("inspect", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--port", type=_port, default=0, metavar="N", help="the port to listen on (a free one)")
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen on (%(default)s)")
+    parser.add_argument(
+        "--host", type=_host, default="127.0.0.1", metavar="ADDRESS", help="the address to listen on (%(default)s)"
+    )
     parser.add_argument("--token", default="test-token", help="the API token to ask for as Vitally (%(default)s)")
     parser.add_argument("--site-id", default="site", help="the site id to ask for as Customer.io (%(default)s)")
     parser.add_argument("--api-key", default="key", help="the API key to ask for as Customer.io (%(default)s)")
@@ -62,6 +64,12 @@ def main(arguments: Sequence[str]) -> int:
     face = Face(json=given.json, debug=given.debug)
     wires = (VitallyWire(given.token), CustomerIOWire(given.site_id, given.api_key), SegmentWire(given.write_key))
     return face.run(lambda: _serve(face, wires, given.host, given.port))
+
+
+def _host(text: str) -> str:
+    if not text:  # which would listen everywhere
+        raise argparse.ArgumentTypeError("expected an address, such as 0.0.0.0")
+    return text
 
 
 def _port(text: str) -> int:

@@ -158,13 +158,15 @@ class Live:
             return _json({"error": "This message is no longer kept."}, HTTPStatus.NOT_FOUND)
         facts = entry.facts
         sent = entry.text.decode()
-        neutral = neutral_of(facts.vendor, json.loads(sent)) if sent else None
+        message = json.loads(sent) if sent else {}
+        neutral = neutral_of(facts.vendor, message)
+        form = json.dumps(neutral, ensure_ascii=False, separators=(",", ":")) if neutral is not None else ""
         return _json(
             {
                 "number": entry.number,
                 "row": json.loads(entry.row),
                 "sent": sent,
-                "neutral": "" if neutral is None else json.dumps(neutral, ensure_ascii=False, separators=(",", ":")),
+                "neutral": sent if neutral == message and sent else form,
                 "note": note_of(facts.vendor),
                 "faults": entry.faults,
                 "warnings": entry.warnings,
