@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from typing import NamedTuple
@@ -54,7 +55,8 @@ class World:
             connection.request(method, path, headers=given)
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, found, response.read().decode())
+            endless = found.get("content-type") == "text/event-stream"
+            return Answer(response.status, found, (response.read1() if endless else response.read()).decode())
 
     def act(self, path, **changes):
         """Press a button of the page."""
@@ -126,10 +128,11 @@ def track(number=1, **changes):
 
 
 def events(response):
-    """Server-sent events: each one's name, id and data, read."""
+    """Server-sent events: each one's name, id and data, read; for as long as a test may wait."""
     assert response.status == 200, response.read()
-    event = {}
+    event, end = {}, time.monotonic() + 30
     for raw in response:
+        assert time.monotonic() < end, "what the test waits for does not come"
         line = raw.decode().rstrip("\n")
         if line:
             name, _, value = line.partition(": ")
