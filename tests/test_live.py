@@ -20,11 +20,13 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from conftest import TOKEN, balanced
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from live_world import KEY, NOW, SITE, VENDORS, WRITE_KEY, rows_of, running, track
 
 import analytics_batcher
 from analytics_batcher import Client, Vitally
-from analytics_batcher.live.feed import MOST_BROWSERS, Feed
+from analytics_batcher.live.feed import MOST_BROWSERS, Feed, Filter
 from analytics_batcher.live.neutral import neutral_of
 from analytics_batcher.live.weather import KINDS, Weather
 from analytics_batcher.receiver import Receiver, Reply, Request
@@ -284,6 +286,47 @@ def test_a_request_that_cannot_be_read_has_a_row(world):
         assert "wrong-token" not in json.dumps(found)
 
 
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_page_never_costs_an_answer(world, vendor):
+    """However deep a message is, its sender is answered, and the page has a row for it."""
+    depths = [50, 500, *range(960, 1000), 5_000]  # Python's own limit is near 1,000
+    for number, depth in enumerate(depths, 1):
+        message = f'{{"userId":{"[" * depth + "]" * depth}}}'
+        body = f"[{message}]" if vendor == "vitally" else f'{{"batch":[{message}]}}'
+        assert world.post(None, vendor, body=body).status in {400, 401}
+        assert world.details(number)["number"] == number
+
+
+# Whatever JSON can be, with the names among it that vendors know.
+_NAMES = ["type", "action", "userId", "identifiers", "id", "context", "groupId", "cio_relationships", "name", "traits"]
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5) | st.sampled_from(["track", "identify", "person", "object", "merge", "event", "group"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=6),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(messages=st.lists(_VALUES, max_size=4), vendor=st.sampled_from([*VENDORS, ""]), zipped=st.booleans())
+def test_any_json_can_be_taken_apart(messages, vendor, zipped):
+    """Each object of a batch has a row that can be read again, whatever stands in it and whatever the headers say."""
+    texts = [json.dumps(message) for message in messages]
+    body = f"[{','.join(texts)}]" if vendor == "vitally" else f'{{"x":[1],"batch":[{" , ".join(texts)}]}}'
+    objects = [message for message in messages if isinstance(message, dict)]
+    headers = {"content-encoding": "gzip"} if zipped else {}
+    feed = Feed()
+    feed.add(
+        request(wire=vendor, body=body.encode(), messages=objects, headers=headers, faults=("batch[0] x",)), Reply()
+    )
+    assert feed.size[0] == max(1, len(objects))
+    for number, message in enumerate(objects, 1):
+        entry = feed.entry(number)
+        assert json.loads(entry.text) == message
+        assert len(json.loads(entry.row)) == 14
+    assert not any(entry.facts.warnings for entry in feed.matching(Filter()))
+
+
 def test_no_secret_is_ever_shown(world):
     """Headers that can hold one are shown by name only; the envelope with a key is not shown at all."""
     secrets = {"Cookie": "c-secret", "X-Api-Key": "k-secret", "Proxy-Authorization": "p-secret", "X-Own": "o-secret"}
@@ -430,7 +473,17 @@ def test_names_of_this_machine_are_answered(world, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "", "["]
+    "name",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "192.0.2.1",
+        "",
+        "[",
+        "127.0.0.1:99999",
+        "127.0.0.1:x",
+    ],
 )
 def test_a_rebound_name_is_refused(world, name):
     """A page of another site whose name was made to lead here reads nothing, and changes nothing."""

@@ -58,7 +58,8 @@ class Access:
 
     def _knows(self, given: str) -> bool:
         try:
-            name = (urlsplit(f"//{given}").hostname or "").lower()
+            parts = urlsplit(f"//{given}")
+            name = (parts.hostname or "").lower() if parts.port != 0 else ""  # the port is read, for it may be none
         except ValueError:
             return False
         if is_loopback(name) or name == self._host:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..receiver.reading import elements, inflated
@@ -35,6 +36,7 @@ _HARMLESS: Final = frozenset(
     }
 )
 _HIDDEN: Final = "[not shown]"
+_GZIP: Final = b"\x1f\x8b"
 _INFLATED: Final = 32 * 2**20
 
 
@@ -103,7 +105,16 @@ def take_apart(request: Request, answer: Reply, at: int) -> tuple[Facts, list[Ro
         answer: What it was answered.
         at: The moment, in milliseconds of Unix time.
     """
-    texts = _texts(request)
+    try:
+        return _take_apart(request, _texts(request), answer, at)
+    except RecursionError:
+        # What was just not too deep for the receiver can be so here, where more frames stand on the stack already.
+        warning = "the page cannot show its messages: they are too deep"
+        bare = replace(request, messages=[], warnings=(*request.warnings, warning))
+        return _take_apart(bare, [], answer, at)
+
+
+def _take_apart(request: Request, texts: Sequence[str], answer: Reply, at: int) -> tuple[Facts, list[Row]]:
     places = [place for place, text in enumerate(texts) if text.startswith("{")]
     faults, of_request = _by_place(request.faults, places)
     warnings, also_of_request = _by_place(request.warnings, places)
@@ -159,7 +170,8 @@ def _texts(request: Request) -> list[str]:
     if not request.messages:
         return []
     body = request.body
-    if request.headers.get("content-encoding") == "gzip":
+    # By what it is and not by its header, which may be wrong, and is then a fault.
+    if body.startswith(_GZIP):
         body = inflated(body, _INFLATED)
     return elements(body, None if body.lstrip().startswith(b"[") else "batch")
 
