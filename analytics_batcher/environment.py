@@ -31,6 +31,7 @@ _OF_DESTINATIONS: Final = (
     *("VITALLY_SUBDOMAIN", "VITALLY_API_TOKEN", "SEGMENT_WRITE_KEY"),
     *("CUSTOMERIO_SITE_ID", "CUSTOMERIO_API_KEY", "CUSTOMERIO_REGION"),
 )
+_OF_COMMANDS: Final = ("INSPECT_TOKEN",)
 _WHOLE: Final = frozenset({"batch_messages", "batch_bytes", "message_bytes"})
 _NUMBERS: Final = frozenset({"max_requests_per_second"})
 _HOOKS: Final = frozenset({"before_send", "on_drop", "on_delivery", "default"})
@@ -149,7 +150,7 @@ class _Reader:
             return {"buffer": RedisBuffer(url, stage=stage, **given)}
 
     def finish(self) -> None:
-        for name in _OF_DESTINATIONS:  # those of one that is not chosen do no harm
+        for name in (*_OF_DESTINATIONS, *_OF_COMMANDS):  # what is for another, or for a command, does no harm
             self.take(name)
         if self._left:
             # Its value may be a secret under a misspelt name.

@@ -1306,6 +1306,128 @@ DISK = [
     ),
 ]
 
+# The live page
+
+PAGE = [
+    Fault(
+        "any name in the Host header is answered",
+        "live/access.py",
+        {"        return own is not None and own.is_unspecified and _address(name) is not None": "        return True"},
+        ["test_live.py::test_a_rebound_name_is_refused"],
+    ),
+    Fault(
+        "an address is a known name of any receiver",
+        "live/access.py",
+        {"own is not None and own.is_unspecified and ": ""},
+        ["test_live.py::test_a_rebound_name_is_refused"],
+    ),
+    Fault(
+        "a form of another site presses buttons",
+        "live/access.py",
+        {"request.headers.get(HEADER) is None or ": ""},
+        ["test_live.py::test_no_other_page_presses_the_buttons"],
+    ),
+    Fault(
+        "a button is pressed from any origin",
+        "live/access.py",
+        {' or request.headers.get("origin") != f"http://{host}"': ""},
+        ["test_live.py::test_no_other_page_presses_the_buttons"],
+    ),
+    Fault(
+        "the data need no token",
+        "live/serving.py",
+        {
+            '        if not self._access.admits(request):\n            return _said(HTTPStatus.UNAUTHORIZED, "Open': (
+                '        if False:\n            return _said(HTTPStatus.UNAUTHORIZED, "Open'
+            )
+        },
+        ["test_live.py::test_a_token_opens_the_page_once_and_a_cookie_from_then_on"],
+    ),
+    Fault(
+        "the cookie is the token",
+        "live/access.py",
+        {"seal(secrets.token_urlsafe(24))": "token"},
+        ["test_live.py::test_a_token_opens_the_page_once_and_a_cookie_from_then_on"],
+    ),
+    Fault(
+        "headers are shown unless they are known to be secret",
+        "live/rows.py",
+        {"value[:_HEADER_TEXT] if name in _HARMLESS else _HIDDEN": "_HIDDEN if name == 'authorization' else value"},
+        ["test_live.py::test_no_secret_is_ever_shown"],
+    ),
+    Fault(
+        "faults are counted by messages, and not by places in the batch",
+        "live/rows.py",
+        {
+            "    places = [place for place, text in enumerate(texts) if text.startswith(": (
+                "    texts = [text for text in texts if text.startswith('{')]\n"
+                "    places = [place for place, text in enumerate(texts) if text.startswith("
+            )
+        },
+        ["test_live.py::test_each_rule_stands_with_the_message_that_breaks_it"],
+    ),
+    Fault(
+        "a message is shown as a parser read it",
+        "live/rows.py",
+        {"        text = texts[place].encode()\n": "        text = json.dumps(message).encode()\n"},
+        ["test_live.py::test_a_message_is_shown_as_it_was_spelt"],
+    ),
+    Fault(
+        "what is kept has no bound in bytes",
+        "live/feed.py",
+        {" or (self._entries and self._bytes > self._most_bytes)": ""},
+        ["test_live.py::test_the_newest_are_kept_within_both_bounds"],
+    ),
+    Fault(
+        "ids are remembered after their messages",
+        "live/feed.py",
+        {"            if not self._seen[entry.key]:\n                del self._seen[entry.key]\n": ""},
+        ["test_live.py::test_the_newest_are_kept_within_both_bounds"],
+    ),
+    Fault(
+        "a stream's position is forgotten",
+        "live/feed.py",
+        {"return int(cleared), int(number)": "return int(cleared), 0"},
+        ["test_live.py::test_a_browser_that_comes_again_goes_on_where_it_was"],
+    ),
+    Fault(
+        "a clear is not told",
+        "live/feed.py",
+        {"            self._cleared += 1\n": ""},
+        ["test_live.py::test_clearing_reaches_every_browser"],
+    ),
+    Fault(
+        "a browser that has gone keeps its place",
+        "live/feed.py",
+        {"                self._browsers -= 1": "                pass"},
+        ["test_live.py::test_so_many_browsers_and_no_more"],
+    ),
+    Fault(
+        "weather does not end",
+        "live/weather.py",
+        {"(self._name, left) if left > 0 else (CLEAR, 0.0)": "(self._name, left)"},
+        ["test_live.py::test_the_weather_ends_by_itself"],
+    ),
+    Fault(
+        "other messages are refused at each retry",
+        "live/weather.py",
+        {"zlib.crc32(json.dumps(own, sort_keys=True).encode())": "time.monotonic_ns() >> 10"},
+        ["test_live.py::test_an_application_copes_with_one_in_ten_refused"],
+    ),
+    Fault(
+        "the secret stands in the curl",
+        "live/curl.py",
+        {'    return f"curl {auth}': "    auth = auth.replace('$TOKEN', 'key')\n    return f\"curl {auth}"},
+        ["test_live.py::test_the_curl_sends_the_message_again"],
+    ),
+    Fault(
+        "the page's policy allows any script",
+        "live/serving.py",
+        {"script-src 'nonce-{nonce}'": "script-src 'nonce-{nonce}' 'unsafe-eval'"},
+        ["test_live.py::test_the_page_is_one_file_that_asks_nobody_else"],
+    ),
+]
+
 FAULTS = [
     *FLEET,
     *DISK,
@@ -1323,4 +1445,5 @@ FAULTS = [
     *NETWORK,
     *SHOWN,
     *VALUES,
+    *PAGE,
 ]

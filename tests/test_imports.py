@@ -274,6 +274,14 @@ def test_the_library_does_not_need_its_tools():
     assert not wrong, wrong
 
 
+def test_the_receiver_does_not_know_its_page():
+    """A test's stand-in loads nothing of the live page, which is put upon it by `inspect` alone."""
+    users = {name for name in MODULES for one in _own_imports(name) if _part(one.name) == "live" != _part(name)}
+    assert users == {f"{PACKAGE}.cli.inspect"}
+    program = "import json, analytics_batcher.receiver\nprint(json.dumps(sorted(sys.modules)))\n"
+    assert not [name for name in _in_fresh_python(program) if name.startswith(f"{PACKAGE}.live")]
+
+
 # --- What an import costs ---------------------------------------------------------------------------------------------
 
 IMPORT = """

@@ -10,7 +10,7 @@ import struct
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 from .record import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from .reply import Reply
 
 HOST: Final = "127.0.0.1"
 
+# What a browser may take to read a part of a page, before it is given up.
+_PAGE_SECONDS: Final = 30.0
 # What the threads of the connections may take to end, out of the one second that a stop may take.
 _END_SECONDS: Final = 0.5
 
@@ -33,10 +35,12 @@ class HttpServer(ThreadingHTTPServer):
     """A listening socket, the thread that serves it, and one thread for each connection.
 
     Args:
+        host: The address to listen on.
         port: The port; 0 for a free one.
         tls: The context of a TLS server; None for plain HTTP.
         accept: Called at each new connection; returns its number.
         answer: Called with each request; returns the reply.
+        page: Called with each request before its body is read; returns the bytes of a page, or None.
     """
 
     # A fan of clients connects at once, and a refused connection would look like a fault of theirs.
@@ -48,14 +52,19 @@ class HttpServer(ThreadingHTTPServer):
 
     def __init__(
         self,
+        host: str,
         port: int,
         tls: ssl.SSLContext | None,
         *,
         accept: Callable[[], int],
         answer: Callable[[Request], Reply],
+        page: Callable[[Request], Generator[bytes, None, None] | None],
     ) -> None:
-        super().__init__((HOST, port), _Handler)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _Handler)
         self.answer = answer
+        self.page = page
         self.stopping = threading.Event()
         self._accept = accept
         self._tls = tls
@@ -73,7 +82,7 @@ class HttpServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind, without the look-up of the host's name by which the base class can stall."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = HOST, self.server_address[1]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection, and leave its TLS handshake, which can take for ever, to its own thread."""
@@ -116,7 +125,8 @@ class HttpServer(ThreadingHTTPServer):
             return
         self.stopping.set()
         with suppress(OSError):
-            socket.create_connection((HOST, self.server_port), _END_SECONDS).close()
+            # To an address that stands for all of them, the system connects by loopback.
+            socket.create_connection((self.server_name, self.server_port), _END_SECONDS).close()
         self._thread.join()
         with self._change:
             for connection in self._open:
@@ -147,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         for given, value in self.headers.items():
             name = given.lower()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if self._shows_page(self._request(at, headers, b"")):
+            return
         length = headers.get("content-length", "" if self.command == "POST" else "0")
         if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
             self._refuse(headers, "the body has no plain Content-Length", HTTPStatus.LENGTH_REQUIRED)
@@ -159,6 +171,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._exchange(self._request(at, headers, body))
 
     do_GET = do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 - the base class looks for these names
+
+    def _shows_page(self, request: Request) -> bool:
+        page = self.server.page(request)
+        if page is None:
+            return False
+        # What is left of the request is never read.
+        self.close_connection = True
+        self.connection.settimeout(_PAGE_SECONDS)
+        with closing(page):
+            for part in page:
+                self.wfile.write(part)
+        return True
 
     def _refuse(self, headers: dict[str, str], fault: str, status: int) -> None:
         # Where such a request ends is unknown, and so is where the next one would begin.

@@ -86,23 +86,41 @@ def element_sizes(body: bytes, field: str) -> list[int]:
     Returns:
         The bytes that each element takes in `body`.
     """
+    return [len(element.encode()) for element in elements(body, field)]
+
+
+def elements(body: bytes, field: str | None) -> list[str]:
+    """The elements of an array as they were written.
+
+    Args:
+        body: A JSON object that has an array as `field`, or the array itself.
+        field: The array's name; None if `body` is the array.
+    """
     text = body.decode()
+    decode = json.JSONDecoder().raw_decode
+    at = _after_space(text, 0) if field is None else _start_of(text, field)
+    found = []
+    while text[at] != "]":
+        start = _after_space(text, at + len(","))
+        if text[start] == "]":  # an array without elements
+            break
+        _, end = decode(text, start)
+        found.append(text[start:end])
+        at = _after_space(text, end)
+    return found
+
+
+def _start_of(text: str, field: str) -> int:
+    """Where the value of an object's field begins."""
     decode = json.JSONDecoder().raw_decode
     at = text.index("{") + 1
     while True:
         name, at = decode(text, _after_space(text, at))
         at = _after_space(text, _after_space(text, at) + len(":"))
         if name == field:
-            break
+            return at
         _, at = decode(text, at)
         at = _after_space(text, at) + len(",")
-    sizes = []
-    while text[at] != "]":
-        start = _after_space(text, at + len(","))
-        _, end = decode(text, start)
-        sizes.append(len(text[start:end].encode()))
-        at = _after_space(text, end)
-    return sizes
 
 
 def _after_space(text: str, at: int) -> int:

@@ -29,6 +29,7 @@ class Request:
         wire: The name of the wire by whose path it came; empty if the path is no wire's.
         warnings: What a vendor takes though it will not do what was meant.
         refused: The indexes of the messages that a partial failure refused.
+        seconds: From `at` to the beginning of the answer; None if there is none.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Request:
     wire: str = ""
     warnings: tuple[str, ...] = ()
     refused: tuple[int, ...] = ()
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

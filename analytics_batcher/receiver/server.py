@@ -17,10 +17,11 @@ from .vitally import VitallyWire
 from .wire import Judgement, completed, name_of, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from .pages import Pages
     from .wire import Wire
 
 
@@ -38,6 +39,9 @@ class Receiver:
         latency: Seconds before a normal answer.
         tls: The paths of a certificate and its key: serve HTTPS.
         keep_bodies: Whether requests keep their raw bodies.
+        keep: Whether requests and messages are kept; otherwise they are only counted, and told to `pages`.
+        host: The address to listen on.
+        pages: Pages for a browser; requests for them are no requests to a vendor, and leave no trace.
 
     Raises:
         ValueError: Both `wire` and `wires` are given, or two wires have the same path.
@@ -57,6 +61,9 @@ class Receiver:
         latency: float = 0.0,
         tls: tuple[str | Path, str | Path] | None = None,
         keep_bodies: bool = True,
+        keep: bool = True,
+        host: str = HOST,
+        pages: Pages | None = None,
     ) -> None:
         self.decide: Callable[[list[dict[str, Any]]], Reply | None] | None = None
         if wire is not None and wires:
@@ -69,6 +76,9 @@ class Receiver:
         self._latency = latency
         self._tls = tls
         self._keep_bodies = keep_bodies
+        self._keep = keep
+        self._host = host
+        self._pages = pages
         self._server: HttpServer | None = None
         # Guards all that follows, and tells of each change, which `_changes` counts.
         self._change = threading.Condition(threading.RLock())
@@ -77,6 +87,7 @@ class Receiver:
         self._requests: list[Request] = []
         self._stored: list[tuple[Wire, dict[str, Any]]] = []
         self._connections = 0
+        self._numbered = 0
 
     def __enter__(self) -> Receiver:  # noqa: PYI034 - `typing.Self` came with Python 3.11
         self.start()
@@ -100,10 +111,14 @@ class Receiver:
         if self._tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self._tls)
-        self._server = HttpServer(self._port, context, accept=self._accept, answer=self._answer)
+        self._server = HttpServer(
+            self._host, self._port, context, accept=self._accept, answer=self._answer, page=self._page
+        )
 
     def stop(self) -> None:
         """Close every connection and end every wait, within a second. What came in stays readable."""
+        if self._pages is not None:
+            self._pages.close()
         if self._server is not None:
             self._server.end()
 
@@ -116,7 +131,8 @@ class Receiver:
         """
         if self._server is None:
             raise RuntimeError("a receiver has a URL once it is started")
-        return f"{'http' if self._tls is None else 'https'}://{HOST}:{self._server.server_port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self._server.server_port}"
 
     def script(self, *replies: Reply) -> None:
         """Set the answers to the next requests, whatever these are; normal service follows after them.
@@ -220,6 +236,9 @@ class Receiver:
             self._change.notify_all()
             return self._connections
 
+    def _page(self, request: Request) -> Generator[bytes, None, None] | None:
+        return None if self._pages is None else self._pages.page(request)
+
     def _answer(self, request: Request) -> Reply:
         wire = self._by_path.get(request.path)
         request, status = self._judge(request, wire)
@@ -228,12 +247,16 @@ class Receiver:
         with self._change:
             if self._script:
                 return self._record(request, self._script.popleft(), wire)
-        decide = self.decide
-        reply = decide(request.messages) if decide is not None and not request.faults else None
+        reply = self._decided(request)
         if reply is None:
             body = refusal(wire, status, request.faults) if request.faults else None
             reply = Reply(status, body=body, delay=self._latency)
         return self._record(request, reply, wire)
+
+    def _decided(self, request: Request) -> Reply | None:
+        decide = self.decide
+        reply = decide(request.messages) if decide is not None and not request.faults else None
+        return self._pages.decide(request) if reply is None and self._pages is not None else reply
 
     def _judge(self, request: Request, wire: Wire | None) -> tuple[Request, int]:
         """The request with its messages, faults and warnings, and the status of the normal answer."""
@@ -257,18 +280,23 @@ class Receiver:
         answer = completed(reply, wire, request.messages)
         stored = reply.stores and not request.faults
         refused = frozenset(reply.partial or ())
+        seconds = time.monotonic() - request.at + answer.delay if answer.answers else None
         with self._change:
-            kept = replace(
+            self._numbered += 1
+            told = replace(
                 request,
-                number=len(self._requests) + 1,
-                body=request.body if self._keep_bodies else b"",
+                number=self._numbered,
                 status=answer.status if answer.answers else None,
                 stored=stored,
                 refused=tuple(index for index in range(len(request.messages)) if index in refused),
+                seconds=seconds,
             )
-            self._requests.append(kept)
-            if stored:
-                self._stored += [(wire, one) for index, one in enumerate(request.messages) if index not in refused]
+            if self._keep:
+                self._requests.append(told if self._keep_bodies else replace(told, body=b""))
+                if stored:
+                    self._stored += [(wire, one) for index, one in enumerate(request.messages) if index not in refused]
             self._changes += 1
             self._change.notify_all()
+        if self._pages is not None:
+            self._pages.watch(told, answer)
         return answer

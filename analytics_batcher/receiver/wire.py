@@ -32,6 +32,8 @@ class Judgement(NamedTuple):
 class Wire(Protocol):
     """What is particular to one vendor. Header names are in lower case; no fault may repeat a secret.
 
+    A fault or a warning of one message begins with its place: `message[3]` or `batch[3]`.
+
     These a wire may have besides:
 
     - `name: str`, which requests are marked with. Without it: the name of the class in lower case.
