@@ -10,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from test_examples import example as example_text
 
 from analytics_batcher import Client, Retry, Segment
 from analytics_batcher.receiver import Receiver, SegmentWire
+from analytics_batcher.testing import Recorder
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -23,6 +25,48 @@ def test_the_testing_example_runs_as_it_stands():
     (example,) = [block for block in BLOCKS if "Receiver(" in block]
     exec("from analytics_batcher import Client, Vitally\n" + example, {})  # noqa: S102 - the README's own code
     assert example.count("assert") == 3
+
+
+def test_the_recorders_example_runs_and_fails_as_it_says():
+    """The example records what it asserts; the failure that is shown is that of another event's name."""
+    (example,) = [block for block in BLOCKS if "Recorder(" in block]
+    names = {}
+    exec("from analytics_batcher import Vitally\n" + example, names)  # noqa: S102 - the README's own code
+    with pytest.raises(AssertionError) as failure:
+        names["recorder"].assert_tracked("Signed Up")
+    assert f"```\nAssertionError: {failure.value}\n```" in TEXT
+
+
+@pytest.mark.parametrize(
+    "name", ["session", *(f"integrations/{one}" for one in ("django", "flask", "asgi", "celery", "aws_lambda"))]
+)
+def test_the_frameworks_examples_are_those_of_their_modules(name):
+    """They stand in the modules' docstrings, where a test runs them."""
+    assert f"{example_text(name)}\n" in BLOCKS
+
+
+def test_the_collectors_example_runs(monkeypatch):
+    """A scrape shows the client's figures."""
+    prometheus_client = pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
+    registry = prometheus_client.CollectorRegistry()
+    monkeypatch.setattr(prometheus_client, "REGISTRY", registry)
+    (example,) = [block for block in BLOCKS if "StatsCollector(" in block]
+    with Recorder() as recorder:
+        exec(example, {"client": recorder})  # noqa: S102 - the README's own code
+        recorder.track("u", "e")
+        text = prometheus_client.generate_latest(registry).decode()
+    assert 'analytics_batcher_messages_tracked_total{destination="recorder"} 1.0' in text
+    section = TEXT[TEXT.index("### Metrics") : TEXT.index("## See what is sent")]
+    names = set(re.findall(r"^# TYPE analytics_batcher(\S+) ", text, re.MULTILINE))
+    said = {name for some in re.findall(r"`(?:analytics_batcher)?(_\S+?)`", section) for name in expanded(some)}
+    assert said == names
+
+
+def expanded(name):
+    """The names that one with braces stands for."""
+    before, brace, rest = name.partition("{")
+    inside, _, after = rest.partition("}")
+    return {f"{before}{one}{after}" for one in inside.split(",")} if brace else {name}
 
 
 def test_the_first_example_runs_against_a_receiver(receiver):

@@ -400,6 +400,16 @@ def test_body_needs_a_plain_length(receiver, headers):
     assert receiver.faults == ("request 1: the body has no plain Content-Length",)
 
 
+@pytest.mark.parametrize("length", [str(2**26 + 1), "9" * 18, "9" * 6_000], ids=len)
+def test_a_body_has_a_bound(receiver, length):
+    """A request that announces more than any vendor takes is refused before its body is read, and no thread fails."""
+    with dial(receiver) as connection:
+        connection.sendall(raw(b"", Content_Length=length))
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert receiver.faults == ("request 1: the body has more than 67108864 bytes",)
+
+
 def test_other_paths_and_methods_are_not_found(receiver):
     """Only POST to the exact path is served; what else comes is answered in full on a connection that lives on."""
     with connect(receiver) as connection:

@@ -29,6 +29,9 @@ HOST: Final = "127.0.0.1"
 _PAGE_SECONDS: Final = 30.0
 # What the threads of the connections may take to end, out of the one second that a stop may take.
 _END_SECONDS: Final = 0.5
+_MOST_BODY: Final = 64 * 2**20
+"""Bytes: over a hundred times what any vendor takes."""
+_DIGITS: Final = 18
 
 
 class HttpServer(ThreadingHTTPServer):
@@ -162,6 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = headers.get("content-length", "" if self.command == "POST" else "0")
         if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()):
             self._refuse(headers, "the body has no plain Content-Length", HTTPStatus.LENGTH_REQUIRED)
+            return
+        if len(length) > _DIGITS or int(length) > _MOST_BODY:
+            self._refuse(headers, f"the body has more than {_MOST_BODY} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         body = self.rfile.read(int(length))
         if len(body) < int(length):
