@@ -236,7 +236,7 @@ class Model(RuleBasedStateMachine):
             self.steps += EARLY
             self.shut_down(1.0)
             self.world.sleep(1_000)
-            self.own.flushed(self.client.shutdown, 0)
+            self.own.interruptible(self.own.flushed, self.client.shutdown, 0)
             self.world.sleep(1)  # a thread that was just started ends too
             self.laws_hold()
             assert self.world.tasks == [self.world.main]
