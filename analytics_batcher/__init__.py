@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from .fleet.run import relay
     from .replays import ReplayResult, replay
     from .retry import Retry
-    from .session import Undelivered, session
+    from .sessions import Undelivered, session
     from .signals import install_sigterm_handler
     from .spools import DrainResult, drain
     from .stats import Delivery, Drop, FlushResult, Stats
@@ -79,7 +79,7 @@ _HOMES = {
     "SqliteBuffer": "buffers.sqlite",
     "Stats": "stats",
     "TransportError": "errors",
-    "Undelivered": "session",
+    "Undelivered": "sessions",
     "Vitally": "destinations.vitally",
     "account": "default",
     "alias": "default",
@@ -95,7 +95,7 @@ _HOMES = {
     "relay": "fleet.run",
     "replay": "replays",
     "screen": "default",
-    "session": "session",
+    "session": "sessions",
     "shutdown": "default",
     "track": "default",
     "unlink": "default",

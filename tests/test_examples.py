@@ -43,7 +43,7 @@ def run(code, **names):
 
 def test_the_example_of_a_session(receiver):
     """The job's thousand messages are delivered when its block has ended."""
-    run(to(receiver, example("session")))
+    run(to(receiver, example("sessions")))
     assert len(users(receiver)) == 1000
 
 

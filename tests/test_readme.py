@@ -38,7 +38,7 @@ def test_the_recorders_example_runs_and_fails_as_it_says():
 
 
 @pytest.mark.parametrize(
-    "name", ["session", *(f"integrations/{one}" for one in ("django", "flask", "asgi", "celery", "aws_lambda"))]
+    "name", ["sessions", *(f"integrations/{one}" for one in ("django", "flask", "asgi", "celery", "aws_lambda"))]
 )
 def test_the_frameworks_examples_are_those_of_their_modules(name):
     """They stand in the modules' docstrings, where a test runs them."""
