@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .calls import Calls
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage, refusal
+from .given import add_given, plain_given
+from .given import message_id as checked_message_id
+from .given import timestamp as checked_timestamp
 from .lanes import Lane, all_of, end_all, flush_all, put_when_room
-from .message import add_given, encode, kept, native_flags, normalise, written
-from .message import message_id as checked_message_id
-from .message import timestamp as checked_timestamp
+from .message import encode, kept, native_flags, normalise, written
 from .retry import Retry
 from .settings import number, shown
 from .stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, flags_of, new_head
@@ -213,10 +214,10 @@ class Client(Calls):
     ) -> bool:
         lane = self._only
         # What is common, in half of the time that what follows it takes.
-        if lane is not None and not flags and timestamp is None and message_id is None:
-            body = written(message, field, content)
-            if body is not None:
-                record = new_head() + body
+        if lane is not None and not flags:
+            given = 0 if timestamp is None and message_id is None else plain_given(message, timestamp, message_id)
+            if given is not None and (body := written(message, field, content)) is not None:
+                record = new_head(given) + body
                 if lane.check(message) is None and len(body) <= lane.plain_bytes and lane.buffer.put(record) is None:
                     if lane.pipeline.cold:
                         lane.pipeline.start()

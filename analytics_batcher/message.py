@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
@@ -23,7 +22,6 @@ from .stamp import (
     STAMP_BYTES,
     TIME_GIVEN,
     flags_of,
-    iso_milliseconds,
     iso_text,
     json_fields,
     new_head,
@@ -42,14 +40,11 @@ _PLAIN_TEXTS: Final = _IDS | _TEXTS | {"type"}
 _OBJECTS: Final = frozenset({"traits", "properties", "context", "integrations"})
 _CONTENT_START: Final = HEAD_BYTES + len(b"{")
 _EMPTY_BYTES: Final = HEAD_BYTES + len(b"{}")
-_MESSAGE_ID_CHARACTERS: Final = 99
 _NAME_CHARACTERS: Final = 100
 _NAME: Final = type.__dict__["__name__"].__get__  # of the class itself, whatever its metaclass says
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}")
 _FRACTION: Final = re.compile(r"\.\d+")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MILLISECOND: Final = timedelta(milliseconds=1)
-_LAST_MILLISECOND: Final = 253_402_300_799_999
+_BOTH_GIVEN: Final = (ID_GIVEN | TIME_GIVEN) >> 8  # in the byte of the flags
 _RESERVED: Final = ("type", "messageId", "timestamp")
 
 _ID_WIRE_BYTES: Final = len('"messageId":"",') + 36
@@ -138,10 +133,10 @@ def _normalised(field: str, value: Any) -> Any:
         return _identifier(field, value)
     if field in _OBJECTS:
         return _object(field, value)
-    return _text_of(value) or _refuse(field, "text that is not empty", value)
+    return text_of(value) or _refuse(field, "text that is not empty", value)
 
 
-def _text_of(value: Any) -> str:
+def text_of(value: Any) -> str:
     """The text that `value` is or, as a proxy, stands for; empty if it is none.
 
     A caller's own class may say anything of itself, and raise while it does: only its content is asked for.
@@ -149,18 +144,18 @@ def _text_of(value: Any) -> str:
     if issubclass(type(value), str):
         return str.__str__(value)
     try:
-        return _text_of(str(value)) if isinstance(value, str) else ""
+        return text_of(str(value)) if isinstance(value, str) else ""
     except Exception:  # noqa: BLE001 - the proxy's own code
         return ""
 
 
 def _identifier(field: str, value: Any) -> str:
-    text = _text_of(value)
+    text = text_of(value)
     try:
         if not text and not isinstance(value, bool) and isinstance(value, (UUID, numbers.Integral)):
-            text = _text_of(str(value if isinstance(value, UUID) else int(value)))
+            text = text_of(str(value if isinstance(value, UUID) else int(value)))
     except Exception as error:  # noqa: BLE001 - thousands of digits, or a foreign number's own code
-        raise InvalidMessage(f"{field} cannot be written: {_name_of(type(error))}") from None
+        raise InvalidMessage(f"{field} cannot be written: {name_of(type(error))}") from None
     return text or _refuse(field, "text that is not empty, a whole number or a UUID", value)
 
 
@@ -171,16 +166,17 @@ def _object(field: str, value: Any) -> Any:
         if isinstance(value, Mapping):
             return pairs_of(value)
     except Exception as error:  # noqa: BLE001 - a foreign mapping's own code
-        raise InvalidMessage(f"{field} cannot be read: {_name_of(type(error))}") from None
+        raise InvalidMessage(f"{field} cannot be read: {name_of(type(error))}") from None
     return _refuse(field, "a mapping", value)
 
 
 def _refuse(field: str, wanted: str, value: Any) -> NoReturn:
-    given = "an empty string" if issubclass(type(value), str) else _name_of(type(value))
+    given = "an empty string" if issubclass(type(value), str) else name_of(type(value))
     raise InvalidMessage(f"{field} must be {wanted}, not {given}")
 
 
-def _name_of(kind: type) -> str:
+def name_of(kind: type) -> str:
+    """A class's name, as far as it is to be shown."""
     return str(_NAME(kind))[:_NAME_CHARACTERS]
 
 
@@ -199,78 +195,12 @@ def native_flags(message: Any, id_field: str, time_field: str) -> int:
         InvalidMessage: If it is no dict.
     """
     if not issubclass(type(message), dict):
-        raise InvalidMessage(f"a message must be a dict, not {_name_of(type(message))}")
+        raise InvalidMessage(f"a message must be a dict, not {name_of(type(message))}")
     flags = NATIVE
     with suppress(Exception):  # a key's own code
         flags |= ID_GIVEN if dict.__contains__(message, id_field) else 0
         flags |= TIME_GIVEN if dict.__contains__(message, time_field) else 0
     return flags
-
-
-def message_id(value: Any) -> str:
-    """Check a given `message_id`.
-
-    Raises:
-        InvalidMessage: If it is not text of 1 to 99 characters.
-    """
-    text = _text_of(value)
-    if 1 <= len(text) <= _MESSAGE_ID_CHARACTERS:
-        return text
-    raise InvalidMessage(f"message_id must be text of 1 to {_MESSAGE_ID_CHARACTERS} characters")
-
-
-def timestamp(value: Any) -> str:
-    """Write a given `timestamp` in ISO 8601, in UTC with milliseconds.
-
-    Args:
-        value: A `datetime` (naive: local time), Unix seconds, or ISO 8601 text.
-
-    Raises:
-        InvalidMessage: If it is anything else, or no moment from 1970 to 9999.
-    """
-    try:
-        milliseconds = _milliseconds(value)
-    except Exception:  # noqa: BLE001 - a foreign number's or time zone's own code
-        milliseconds = None
-    if milliseconds is None or not 0 <= milliseconds <= _LAST_MILLISECOND:
-        raise InvalidMessage(
-            "timestamp must be a datetime, Unix seconds or ISO 8601 text, from 1970 to 9999, "
-            f"not this {_name_of(type(value))}"
-        )
-    return iso_milliseconds(milliseconds)
-
-
-def add_given(message: dict[str, Any], given_timestamp: Any, given_id: Any) -> None:
-    """Let a message that is refused keep the id and the time that it was given, as far as these are right."""
-    for field, value, checked in (("timestamp", given_timestamp, timestamp), ("messageId", given_id, message_id)):
-        if value is not None:
-            with suppress(InvalidMessage):
-                message[field] = checked(value)
-
-
-def _milliseconds(value: Any) -> int | None:
-    text = _text_of(value)
-    if text:
-        from dateutil.parser import isoparse  # noqa: PLC0415 - loaded by the first client in its caller's thread
-
-        value = isoparse(text)
-    if isinstance(value, datetime):
-        return int((_zoned(value) - _EPOCH) // _MILLISECOND)  # of the caller's own class it may be anything
-    from decimal import Decimal  # noqa: PLC0415 - as above
-
-    if isinstance(value, (bool, date)) or not isinstance(value, (numbers.Real, Decimal)):
-        return None
-    seconds = float(value)
-    # Milliseconds of this century, taken for seconds, would lie in the year 33658 and later.
-    return round(seconds * 1000) if math.isfinite(seconds) else None
-
-
-def _zoned(moment: datetime) -> datetime:
-    if moment.tzinfo is not None and moment.utcoffset() is not None:
-        return moment
-    from dateutil.tz import tzlocal  # noqa: PLC0415 - as above
-
-    return moment.replace(tzinfo=tzlocal())
 
 
 def seconds_of(text: str) -> int:
@@ -345,6 +275,8 @@ def wires(records: Sequence[bytes], other: Callable[[bytes], bytes]) -> list[byt
         records: The records.
         other: What writes those that have flags, instead.
     """
+    if all(record[FLAGS_PLACE] & 0xF0 == _BOTH_GIVEN for record in records):  # their stamps are not written
+        return [record[HEAD_BYTES:] for record in records]
     return [
         start.encode() + record[_CONTENT_START:]
         if record[FLAGS_PLACE] < LEAST_FLAG and len(record) > _EMPTY_BYTES

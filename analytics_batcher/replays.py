@@ -16,10 +16,10 @@ from .client import Client
 from .dead_letters import Letter, append, older_of, read, with_reason
 from .encoding import Unserializable
 from .errors import DropReason, InvalidMessage
+from .given import message_id as checked_message_id
+from .given import timestamp as checked_timestamp
 from .lanes import drain_all
 from .message import decode, encode, native_flags, normalise
-from .message import message_id as checked_message_id
-from .message import timestamp as checked_timestamp
 from .settings import file_path, number
 from .stamp import HEAD_BYTES, ID_GIVEN, STAMP_BYTES, TIME_GIVEN, flags_of, new_head
 from .text import printable

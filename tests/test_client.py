@@ -145,6 +145,29 @@ def test_given_id_and_time_are_kept(make_client, receiver):
     assert UUID(receiver.messages[1]["messageId"]).version == 7
 
 
+@pytest.mark.parametrize("content", [{"n": 1}, {"n": Decimal(1)}], ids=["plain", "to be mended"])
+def test_a_given_id_and_time_are_checked_whatever_else_is_given(make_client, receiver, content):
+    """An id or a time that is wrong is refused beside content of any kind, and right ones are sent as they are."""
+    client = make_client(strict=True)
+    moment = "2024-02-28T10:20:30Z"
+    for given in (
+        {"message_id": "x" * 100},
+        {"message_id": ""},
+        {"message_id": 5},
+        {"timestamp": "2023-02-29T10:20:30Z"},
+        {"timestamp": datetime(1969, 12, 31, tzinfo=timezone.utc)},
+    ):
+        with pytest.raises(InvalidMessage):
+            client.track("u", "e", content, **{"message_id": "m", "timestamp": moment, **given})
+    assert client.track("u", "e", content, message_id="x" * 99, timestamp=moment)
+    assert client.track("u", "e", content, timestamp=datetime(2024, 2, 29, 1, tzinfo=timezone.utc))
+    assert client.flush()
+    one, two = receiver.messages
+    assert (one["messageId"], one["timestamp"]) == ("x" * 99, "2024-02-28T10:20:30.000Z")
+    assert (UUID(two["messageId"]).version, two["timestamp"]) == (7, "2024-02-29T01:00:00.000Z")
+    assert one["properties"] == two["properties"] == {"n": 1}
+
+
 def test_the_moment_is_the_calls(make_client, receiver):
     """The time on the wire is when the call was made, however late the message is sent."""
     client = make_client(background=False)

@@ -20,7 +20,7 @@ ROOT = FOLDER.parent
 STEPS = [
     {"version", "errors", "answer", "stamp", "encoding", "plain", "settings", "text", "log", "off_loop"},
     {"message", "batch", "connection", "retry", "stats", "lifecycle", "calls", "streams"},
-    {"buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
+    {"given", "buffers", "destinations", "transport", "dead_letters", "report", "sender", "options"},
     {"before_send"},
     {"delivery"},
     {"consumer"},

@@ -11,12 +11,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from dateutil.parser import isoparse
 from dateutil.tz import gettz
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics_batcher.errors import DropReason, InvalidMessage
-from analytics_batcher.message import decode, encode, message_id, normalise, replace, timestamp, wire, wire_bytes
+from analytics_batcher.given import message_id, timestamp
+from analytics_batcher.message import decode, encode, normalise, replace, wire, wire_bytes
 from analytics_batcher.plain import plain_copy
 from analytics_batcher.stamp import HEAD_BYTES, ID_GIVEN, NATIVE, TIME_GIVEN, iso_text, new_head, uuid_text
 
@@ -351,6 +353,24 @@ def test_datetime_keeps_its_moment(moment):
 def test_text_and_datetime_agree(moment):
     """The ISO text of a datetime is written as the datetime itself is."""
     assert timestamp(moment.isoformat()) == timestamp(moment)
+
+
+@pytest.mark.parametrize("fraction", ["", ".678"])
+@pytest.mark.parametrize("day", [f"{year}-{month:02d}" for year in (1969, 2023, 2024, 2100) for month in range(14)])
+def test_utc_text_is_a_moment_or_invalid(day, fraction):
+    """Text that looks like a moment in UTC is written as dateutil reads it, or refused if there is no such day."""
+    clocks = ["00:00:00", "23:59:59", "24:00:00", "24:00:01", "09:60:00", "09:00:60", "2 :00:00"]
+    for text in [*(f"{day}-{n:02d}T10:20:30" for n in range(33)), *(f"{day}-07T{clock}" for clock in clocks)]:
+        whole = f"{text}{fraction}Z"
+        try:
+            moment = isoparse(whole)
+            assert moment.year >= 1970
+        except (ValueError, AssertionError):
+            with pytest.raises(InvalidMessage):
+                timestamp(whole)
+        else:
+            assert _moment(timestamp(whole)) == moment
+            assert len(timestamp(whole)) == len("2024-02-29T10:20:30.678Z")
 
 
 @pytest.mark.usefixtures("far_east")
