@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import itemgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import MessageError
-from .columns import TEXT, found_in, moment_of, moments_in, trait_of, zone_of
+from .columns import TEXT, found_in, moment_given_of, moments_in, trait_of, zone_of
 from .mapping import KINDS, NATIVE
 from .problems import ImportProblem, RowProblem
 
@@ -35,6 +37,8 @@ _FIELDS: Final = {
 }
 """The settings to which a field of a message goes back, as errors name it."""
 _SHOWN: Final = 80
+_MISFITS: Final = (ValueError, TypeError, AttributeError, OverflowError, OSError)
+"""What a converter raises for a cell that is not of its type, or for a JSON value that is no text."""
 
 
 class Caller:
@@ -72,26 +76,48 @@ class Caller:
         self._zone = zone_of(plan.timezone)
         self._places = {name: name if self._json else place for place, name in enumerate(look.columns) if name}
         self._kinds = kinds
+        self._named = {*plan.fields.values(), *plan.drop}
+        self._message_id = self._field(plan.fields["message_id"]) if "message_id" in plan.fields else None
         self.put: Callable[[Any, str], None]
         """Calls the client with a row and its id; raises `RowProblem` if it is refused at once."""
         if plan.kind == NATIVE:
             if not self._json:
                 raise ImportProblem("native messages are JSON Lines", where=where, found=look.form.kind)
-            self._message_id: Get | None = lambda row: row.get(id_field)
+            self._message_id = methodcaller("get", id_field)
             self.put = self._put_native
             return
         self._kind = KINDS[plan.kind]
-        self._call: Callable[..., bool] = getattr(client, self._kind.call)
-        self._arguments = [self._of_id(name) for name in self._kind.arguments]
-        self._keywords = [(name, self._field(plan.fields[name])) for name in self._kind.keywords if name in plan.fields]
-        self._moment = self._moments(started)
-        self._message_id = self._field(plan.fields["message_id"]) if "message_id" in plan.fields else None
-        self._open = self._json and plan.traits is None and self._kind.content
-        self._named = {*plan.fields.values(), *plan.drop}
-        self._contents: list[tuple[str, Any, Convert | None]] = [
-            (name, self._places[column], self._converter(column)) for name, column in plan.content(look.columns).items()
-        ]
-        self.put = self._put
+        self.put = self._compiled(started)
+
+    @property
+    def brings_ids(self) -> bool:
+        """Whether rows may have ids of their own."""
+        return self._message_id is not None
+
+    def given_id(self, row: Any) -> str | None:
+        """The id that a row brings with it, if it does."""
+        if self._message_id is None:
+            return None
+        given = self._message_id(row)
+        return None if given in {"", None} else str(given)
+
+    def _compiled(self, started: datetime) -> Callable[[Any, str], None]:
+        """The calls of one kind, all that the rows have in common looked up once."""
+        plan, kind = self._plan, self._kind
+        arguments = [self._of_id(name) for name in kind.arguments]
+        keywords = [(name, self._field(plan.fields[name])) for name in kind.keywords if name in plan.fields]
+        if kind.content:
+            arguments.append(self._content())
+        call, moment, refused = getattr(self._client, kind.call), self._moments(started), self._refused
+
+        def put(row: Any, own_id: str) -> None:
+            try:
+                given = {name: get(row) or None for name, get in keywords}
+                call(*[get(row) for get in arguments], timestamp=moment(row), message_id=own_id, **given)
+            except MessageError as error:
+                raise refused(error) from None
+
+        return put
 
     def _of_id(self, name: str) -> Get:
         """An argument's value; what a call can be without is `None` where the cell is empty."""
@@ -108,9 +134,7 @@ class Caller:
             text = column[1:]
             return lambda _: text
         place = self._places[column]
-        if self._json:
-            return lambda row: row.get(place)
-        return lambda row: row[place]
+        return methodcaller("get", place) if self._json else itemgetter(place)
 
     def _moments(self, started: datetime) -> Get:
         column = self._plan.fields.get("timestamp")
@@ -120,78 +144,59 @@ class Caller:
         if column.startswith("="):
             return get
         kind = self._kinds[column]
-        convert = moment_of(kind, self._zone)
+        convert = moment_given_of(kind, self._zone)
 
-        def moment(row: Any) -> datetime:
+        def moment(row: Any) -> datetime | str:
             cell = get(row)
             try:
                 return convert(cell if isinstance(cell, str) else "" if cell is None else str(cell))
-            except (ValueError, OverflowError, OSError):
+            except _MISFITS:
                 raise _misfit(column, cell, kind) from None
 
         return moment
 
+    def _content(self) -> Get:
+        plan = self._plan
+        if self._json and plan.traits is None:
+            return self._open_content
+        content = plan.content(self._look.columns)
+        if not content:
+            return lambda _: {}
+        places = {name: self._places[column] for name, column in content.items()}
+        converters = {name: convert for name, column in content.items() if (convert := self._converter(column))}
+        which = partial(self._which, places, converters)
+        return (_of_object if self._json else _of_cells)(places, converters, which)
+
     def _converter(self, column: str) -> Convert | None:
-        kind = self._kinds.get(column, TEXT)
         if self._json and column not in self._plan.types:
             return None  # JSON says itself what is a number
-        return trait_of(kind, self._zone)
+        return trait_of(self._kinds.get(column, TEXT), self._zone)
 
-    def given_id(self, row: Any) -> str | None:
-        """The id that a row brings with it, if it does."""
-        if self._message_id is None:
-            return None
-        given = self._message_id(row)
-        return None if given in {"", None} else str(given)
+    def _which(self, places: Mapping[str, Any], converters: Mapping[str, Convert], row: Any) -> RowProblem:
+        """The column whose cell is not of its type: found when it is known that there is one."""
+        for name, convert in converters.items():
+            place = places[name]
+            cell = row.get(place) if self._json else row[place]
+            if cell:
+                try:
+                    convert(cell)
+                except _MISFITS:
+                    column = place if self._json else self._look.columns[place]
+                    return _misfit(column, cell, self._kinds[column])
+        return RowProblem("type", "a cell is not of its column's type")
 
-    def _put(self, row: Any, own_id: str) -> None:
-        try:
-            keywords = {name: get(row) or None for name, get in self._keywords}
-            arguments = [get(row) for get in self._arguments]
-            if self._kind.content:
-                arguments.append(self._content_of(row))
-            self._call(*arguments, timestamp=self._moment(row), message_id=own_id, **keywords)
-        except MessageError as error:
-            raise self._refused(error) from None
-
-    def _content_of(self, row: Any) -> dict[str, Any]:
-        if self._open:
-            content = {name: value for name, value in row.items() if name not in self._named}
-            if self._plan.types:
-                self._convert(content)
-            return content
-        content = {}
-        get = row.get if self._json else row.__getitem__
-        try:
-            for name, place, convert in self._contents:
-                cell = get(place)
-                if cell or (self._json and cell is not None):
-                    content[name] = cell if convert is None else convert(cell)
-        except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-            raise self._which(row) from None
-        return content
-
-    def _convert(self, content: dict[str, Any]) -> None:
+    def _open_content(self, row: Any) -> dict[str, Any]:
+        """All of an object that nothing else names."""
+        content = {name: value for name, value in row.items() if name not in self._named}
         for column in self._plan.types.keys() & content.keys():
             convert = self._converter(column)
             value = content[column]
             if convert is not None and value is not None:
                 try:
                     content[column] = convert(value if isinstance(value, str) else str(value))
-                except (ValueError, OverflowError, OSError):
+                except _MISFITS:
                     raise _misfit(column, value, self._kinds[column]) from None
-
-    def _which(self, row: Any) -> RowProblem:
-        """The column whose cell is not of its type: found when it is known that there is one."""
-        for _, place, convert in self._contents:
-            cell = row.get(place) if self._json else row[place]
-            if cell and convert is not None:
-                try:
-                    convert(cell)
-                except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-                    column = place if self._json else self._look.columns[place]
-                    return _misfit(column, cell, self._kinds[column])
-        return RowProblem("type", "a cell is not of its column's type")
+        return content
 
     def _refused(self, error: MessageError) -> RowProblem:
         word = error.detail.partition(" ")[0]
@@ -204,6 +209,41 @@ class Caller:
             self._client.enqueue(row if self._id_field in row else {**row, self._id_field: own_id})
         except MessageError as error:
             raise self._refused(error) from None
+
+
+def _of_cells(places: Mapping[str, Any], converters: Mapping[str, Convert], which: Callable[[Any], RowProblem]) -> Get:
+    """What makes the traits or properties of a row of cells; an empty cell is none."""
+    columns = [(name, converters.get(name)) for name in places]
+    take = itemgetter(*places.values())
+    cells_of: Get = take if len(columns) > 1 else lambda row: (take(row),)
+
+    def content_of(row: list[str]) -> dict[str, Any]:
+        content = {}
+        try:
+            for (name, convert), cell in zip(columns, cells_of(row)):  # noqa: B905 - as many by their making
+                if cell:
+                    content[name] = cell if convert is None else convert(cell)
+        except _MISFITS:
+            raise which(row) from None
+        return content
+
+    return content_of
+
+
+def _of_object(places: Mapping[str, Any], converters: Mapping[str, Convert], which: Callable[[Any], RowProblem]) -> Get:
+    """What makes the traits or properties of an object; one that is missing or null is none."""
+
+    def content_of(row: dict[str, Any]) -> dict[str, Any]:
+        content = {name: value for name, place in places.items() if (value := row.get(place)) is not None}
+        try:
+            for name, convert in converters.items():
+                if name in content:
+                    content[name] = convert(content[name])
+        except _MISFITS:
+            raise which(row) from None
+        return content
+
+    return content_of
 
 
 def _misfit(column: str, cell: Any, kind: str) -> RowProblem:

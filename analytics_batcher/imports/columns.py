@@ -28,6 +28,7 @@ _DATETIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,9})?)?"
     r" ?(?:Z|UTC|[+-][0-9]{2}:?(?:[0-9]{2})?)?"
 )
+_UTC_LENGTHS: Final = (len("2026-01-02T03:04:05Z"), len("2026-01-02T03:04:05.678Z"))
 _FRACTION: Final = re.compile(r"[.,]([0-9]{1,9})")
 _ZONE: Final = re.compile(r" ?([+-][0-9]{2}):?([0-9]{2})?$")
 _BOOLEANS: Final = {"true": True, "false": False}
@@ -136,6 +137,21 @@ def moment_of(kind: str, zone: tzinfo) -> Callable[[str], datetime]:
     return lambda cell: _zoned(_parsed(cell), zone)
 
 
+def moment_given_of(kind: str, zone: tzinfo) -> Callable[[str], datetime | str]:
+    """What makes a moment to be given to a call, as for `trait_of`: text that the call takes as it is stays so."""
+    convert = moment_of(kind, zone)
+    if kind != "datetime":
+        return convert
+
+    def moment(cell: str) -> datetime | str:
+        if len(cell) in _UTC_LENGTHS and cell[10] == "T" and cell[-1] == "Z":
+            _parsed(cell)
+            return cell
+        return convert(cell)
+
+    return moment
+
+
 def iso(moment: datetime) -> str:
     """A moment in UTC, in ISO 8601 with milliseconds."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -169,7 +185,7 @@ def _integer(cell: str) -> int:
 
 
 def _number(cell: str) -> float | int:
-    if _NUMBER.fullmatch(cell := cell.strip()):
+    if _NUMBER.fullmatch(cell) or _NUMBER.fullmatch(cell := cell.strip()):
         return float(cell)
     raise ValueError(cell)
 
@@ -182,8 +198,9 @@ def _comma_number(cell: str) -> float | int:
 
 
 def _boolean(cell: str) -> bool:
+    value = _MORE_BOOLEANS.get(cell)
     try:
-        return _MORE_BOOLEANS[cell.strip().lower()]
+        return _MORE_BOOLEANS[cell.strip().lower()] if value is None else value
     except KeyError:
         raise ValueError(cell) from None
 

@@ -140,46 +140,43 @@ class FileImport:
 
     def _send(self, rows: Rows, caller: Caller, id_of: Callable[[int, bytes], str]) -> None:
         self._say(0, "")
-        taken, most, put = rows.taken, self._most, self._put
-        begin, end = rows.offset, (rows.offset, rows.line, b"")
+        taken, most, put_one, known = rows.taken, self._most, caller.put, self._put
+        given_id = caller.given_id if caller.brings_ids else None
+        begin, last = rows.offset, b""
         for line, row in rows:
             raw = taken[0] if len(taken) == 1 else b"".join(taken)
             if type(row) is list or type(row) is dict:
-                own_id = caller.given_id(row) or id_of(line, raw)
-                if own_id in put:  # or it would not be known which of the two was refused
-                    self._settle(*end)
-                    begin = end[0]
-                if self._is_put(caller, row, own_id, line, raw):
-                    put[own_id] = line, raw
+                own_id = id_of(line, raw) if given_id is None else given_id(row) or id_of(line, raw)
+                if own_id in known:  # or it would not be known which of the two was refused
+                    begin = rows.offset - len(raw)
+                    self._settle(begin, line - 1, last)
+                try:
+                    try:
+                        put_one(row, own_id)
+                    except RowProblem as problem:
+                        if not self._has_no_room(problem):
+                            raise
+                        put_one(row, own_id)
+                    known[own_id] = line, raw
+                except RowProblem as problem:
+                    self._refuse(line, raw, problem)
             elif row is None:
                 self._skipped += 1
             else:
                 self._refuse(line, raw, row)
             self._count += 1
-            end = rows.offset, rows.line, raw
+            last = raw
             if self._count >= most or rows.offset - begin > _CHUNK_BYTES:
-                self._settle(*end)
                 begin = rows.offset
-        self._settle(*end, done=True)
+                self._settle(begin, rows.line, last)
+        self._settle(rows.offset, rows.line, last, done=True)
 
-    def _is_put(self, caller: Caller, row: Any, own_id: str, line: int, raw: bytes) -> bool:
-        try:
-            caller.put(row, own_id)
-        except RowProblem as problem:
-            if problem.reason == DropReason.QUEUE_FULL and self._put:
-                self._await()
-                return self._is_put_at_last(caller, row, own_id, line, raw)
-            self._refuse(line, raw, problem)
-            return False
-        return True
-
-    def _is_put_at_last(self, caller: Caller, row: Any, own_id: str, line: int, raw: bytes) -> bool:
-        try:
-            caller.put(row, own_id)
-        except RowProblem as problem:
-            self._refuse(line, raw, problem)
-            return False
-        return True
+    def _has_no_room(self, problem: RowProblem) -> bool:
+        """Whether a row was refused for want of room only; if so, there is some now."""
+        if problem.reason == DropReason.QUEUE_FULL and self._put:
+            self._await()
+            return True
+        return False
 
     def _refuse(self, line: int, raw: bytes, problem: RowProblem) -> None:
         more = {"column": problem.column, "found": problem.found, "expected": problem.expected}
