@@ -17,12 +17,14 @@ import tempfile
 import time
 import uuid
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analytics_batcher import Client, Vitally
+from analytics_batcher import Vitally
+from analytics_batcher.imports.connecting import connected
 from analytics_batcher.imports.mapping import Mapping
 from analytics_batcher.imports.results import Job
 from analytics_batcher.imports.run import Import
@@ -77,7 +79,7 @@ def as_messages(path: Path) -> int:
 def imported(path: Path, url: str) -> int:
     """The import."""
     job = Job(str(path), MAPPING)
-    work = Import([job], make_client=lambda **options: Client(Vitally(api_token="t", base_url=url), **options))
+    work = Import([job], connect=partial(connected, [Vitally(api_token="t", base_url=url)]))
     result = work.run()
     if job.checkpoint_path is not None:
         job.checkpoint_path.unlink()

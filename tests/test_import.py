@@ -165,6 +165,25 @@ def test_refused_rows_say_what_was_wrong(tmp_path, settings, receiver):
         assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_refused_row_is_kept_whole(tmp_path, settings):
+    """A refused row can be had back from its file to the byte; of one too long, it is said where it ends."""
+    path = tmp_path / "t.csv"
+    rows = [b"u1,caf\xe9,1", b"u2," + b"x" * 30_000 + b",1", b'u3,"\xe9\r\n\xe9",1', b"u4," + b"x" * 3 * 2**20]
+    path.write_bytes(b"id,\xe9\n" + b"\n".join(rows) + b"\n")
+    arguments = ("--as", "user", "--id", "id", "--account-id", "=a", "--quote", '"', "--encoding", "cp1252")
+    assert command(settings, path, *arguments)[0] == 3
+    file = tmp_path / "t.csv.rejected.jsonl"
+    one, two, three, four = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [line["row"].encode("cp1252") for line in (one, two, three)] == rows[:3]
+    assert "row_cut_after_bytes" not in three
+    assert (four["row_cut_after_bytes"], four["row"].encode()) == (2**20, rows[3][: 2**20])
+    raw = b"u1\xff\xfe,x,1"
+    path.write_bytes(b"id,name\n" + raw + "\nu2,Zoë\nu3,é\n".encode())
+    assert command(settings, path, *arguments[:-2], "--restart")[0] == 3
+    (line,) = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert line["row"].encode("utf-8", "surrogateescape") == raw
+
+
 def test_kills_lose_nothing(tmp_path, settings, receiver):
     """Killed at random moments and begun again each time: every good row arrives, each refused row is noted once."""
     path = tmp_path / "tracks.csv"
@@ -350,14 +369,14 @@ def test_a_dry_run_sends_nothing(tmp_path, settings, receiver):
     assert status == 3, errors
     assert {one["line"]: one["reason"] for one in facts["problems"]} == bad
     assert (facts["rows"], facts["good"], sum(facts["refused"].values())) == (500, 500 - len(bad), len(bad))
-    assert [{**one, "messageId": ""} for one in facts["samples"]] == [
-        {**message_of(n), "messageId": ""} for n in range(3)
-    ]
+    samples = [one["message"] for one in facts["samples"]]
+    assert [one["destination"] for one in facts["samples"]] == ["vitally"] * 3
+    assert [{**one, "messageId": ""} for one in samples] == [{**message_of(n), "messageId": ""} for n in range(3)]
     assert not receiver.requests
     assert [one.name for one in tmp_path.iterdir()] == ["tracks.csv"]
     receiver.decide = Books(receiver, faults=0)
     command(settings, path, *TRACK)
-    assert {facts["samples"][0]["messageId"]} <= receiver.decide.first.keys()
+    assert [receiver.decide.first[one["messageId"]] for one in samples] == samples
 
 
 def test_a_mapping_is_written_and_used(tmp_path, settings, receiver):

@@ -67,6 +67,30 @@ def test_a_line_without_an_end_is_refused(kind):
 
 
 @pytest.mark.parametrize(
+    ("encoding", "bad"),
+    [("utf-16-le", b"\x00\xd8"), ("utf-16-be", b"\xd8\x00"), ("utf-32-le", b"\x00\x00\x11\x00"), ("utf-8", b"\xff")],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_bytes_that_are_no_text_cost_their_row(tmp_path, encoding, bad, named):
+    """In any encoding, what cannot be decoded is refused with its row and the bytes, and never replaced."""
+    path = tmp_path / "x.csv"
+    good = "\ufeffid,name\nu1,Zoë\n".encode(encoding)
+    path.write_bytes(good + "u2,".encode(encoding) + bad + "x\nu3,y\n".encode(encoding) + b"\xff")
+    source = Source(str(path), encoding if named else None)
+    look = look_at(source)
+    rows = Rows(source.at(look.offset)[0], look.form, offset=look.offset, line=look.line, width=2)
+    found = [(line, row, look.form.text_of(b"".join(rows.taken))) for line, row in rows]
+    source.close()
+    assert look.columns == ("id", "name")
+    assert [row for _, row, _ in found if isinstance(row, list)] == [["u1", "Zoë"], ["u3", "y"]]
+    (line, problem, text), (_, last, rest) = [one for one in found if isinstance(one[1], RowProblem)]
+    assert (line, problem.reason, problem.found) == (3, "unreadable", f"byte {bad.hex(' ')}")
+    assert problem.detail.startswith(f"is not {encoding[:6].rstrip('-')}")
+    assert text == f"u2,{''.join(chr(0xDC00 + byte) for byte in bad)}x\n"
+    assert (last.found, rest) == ("byte ff", "\udcff")
+
+
+@pytest.mark.parametrize(
     ("cells", "kind"),
     [
         (["1", "-20", "0"], "integer"),

@@ -75,7 +75,7 @@ def facts(title: str, shown: Mapping[str, str]) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, text in shown.items():
-        grid.add_row(Text(name), Text(text))
+        grid.add_row(Text(name.replace("_", " ")), Text(text))
     return Group(Text(title, style="bold"), grid) if title else grid
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
@@ -94,9 +95,10 @@ class Face:
         return self._out is not None
 
     def say(self, line: str) -> None:
-        """Print a line to standard output; with JSON nothing."""
+        """Print a line to standard output; with JSON nothing. On a terminal a long one is folded between words."""
         if not self.json:
-            _write(sys.stdout, _fit(line))
+            fitting = _fit(line)
+            _write(sys.stdout, fitting if self._out is None else _folded(fitting, self._out.width))
 
     def note(self, text: str) -> None:
         """Print a line to standard error, above a bar that is there."""
@@ -250,6 +252,10 @@ def _show(console: Console | None, stream: TextIO, line: str, style: str | None 
 def _write(stream: TextIO, line: str) -> None:
     stream.write(f"{line}\n")
     stream.flush()
+
+
+def _folded(line: str, width: int) -> str:
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _fit(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -234,9 +235,9 @@ def _dry(face: Face, jobs: Sequence[Job]) -> int:
 
         result = dry_run(job, show=show, tell=tell)
         _add(facts, result)
-        samples += result.samples
-        for message in result.samples:
-            face.say(f"would send: {json.dumps(message, ensure_ascii=False)}")
+        samples += [sample._asdict() for sample in result.samples]
+        for sample in result.samples:
+            face.say(f"would send to {sample.destination}: {json.dumps(sample.message, ensure_ascii=False)}")
     extra = {"problems": problems, "samples": samples} if face.json else {}
     face.result({**facts, **extra}, title="Nothing was sent")
     return SOME_REFUSED if facts["refused"] else DONE
@@ -300,14 +301,14 @@ def _rows_in(path: str) -> int | None:
 
 
 def _send(face: Face, jobs: Sequence[Job], options: dict[str, Any]) -> int:
-    bars = _Bars(face)
+    bars, begun = _Bars(face), time.monotonic()
     work = Import(jobs, progress=bars.tell, patience=options["patience"], restart=options["restart"])
     with _stopping(work) as came:
         try:
             result = work.run()
         finally:
             bars.end()
-    _report(face, jobs, result)
+    _report(face, jobs, result, time.monotonic() - begun)
     if result.error is not None:
         raise Problem("the import could not go on", found=result.error, hint="the same command goes on where it was")
     if result.left:
@@ -316,17 +317,17 @@ def _send(face: Face, jobs: Sequence[Job], options: dict[str, Any]) -> int:
     return SOME_REFUSED if result.sums.rejected else DONE
 
 
-def _report(face: Face, jobs: Sequence[Job], result: ImportResult) -> None:
+def _report(face: Face, jobs: Sequence[Job], result: ImportResult, seconds: float) -> None:
     sums = asdict(result.sums)
-    facts: dict[str, Any] = {**sums, "retries": result.retries}
+    facts: dict[str, Any] = {**sums, "retries": result.retries, "seconds": round(seconds, 1)}
     if len(jobs) > 1 or face.json:
         facts["files"] = {path: asdict(one) for path, one in result.files.items()} if face.json else None
         facts["left"] = list(result.left) if face.json else (", ".join(result.left) or None)
         rows = [
-            (path, *(str(getattr(one, name)) for name in ("rows", "delivered", "rejected", "skipped", "earlier")))
+            (path, *(f"{count:,}" if face.draws else str(count) for count in asdict(one).values()))
             for path, one in result.files.items()
         ]
-        face.table("", ("file", "rows", "delivered", "rejected", "skipped", "earlier"), rows)
+        face.table("", ("file", *sums), rows)
     places = [str(job.rejected_path) for job in jobs if job.path in result.files and result.files[job.path].rejected]
     if places:
         facts["rejected_rows_in"] = places if face.json else ", ".join(places)

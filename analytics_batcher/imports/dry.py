@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..client import Client
+from ..calls import segment_flags
+from ..encoding import loads
+from ..errors import DropReason
+from ..message import encode, native_flags
+from ..stamp import ID_GIVEN, TIME_GIVEN, new_head
 from .calls import Caller, kinds_of
 from .columns import Found, found_in
+from .connecting import from_environment
 from .ids import ids_for
 from .mapping import NATIVE
 from .one_file import look_of
@@ -20,7 +25,9 @@ from .source import Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..destinations import Destination
     from ..stats import Drop
+    from .connecting import Connect, Connected
     from .look import Look
     from .mapping import Mapping as Plan
     from .results import Job
@@ -49,6 +56,18 @@ class Column:
     misfits: int = 0
 
 
+class Sample(NamedTuple):
+    """A message as it would go.
+
+    Attributes:
+        destination: Where to, by name.
+        message: In the destination's own form.
+    """
+
+    destination: str
+    message: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class DryResult:
     """What a dry run found: `rows == good + refused + skipped`.
@@ -58,14 +77,14 @@ class DryResult:
         good: Those that would be sent.
         skipped: Blank ones.
         refused: Those that would be refused before they are sent, by reason.
-        samples: The first messages, in neutral form, or native as given.
+        samples: The first messages, as they would go to each destination.
     """
 
     rows: int = 0
     good: int = 0
     skipped: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
-    samples: Sequence[Mapping[str, Any]] = ()
+    samples: Sequence[Sample] = ()
 
 
 def columns_of(look: Look, plan: Plan, where: str) -> list[Column]:
@@ -111,7 +130,7 @@ def found_types(look: Look) -> dict[str, Found]:
 def dry_run(
     job: Job,
     *,
-    make_client: Callable[..., Client] = Client.from_env,
+    connect: Connect = from_environment,
     show: Callable[[Sequence[Column]], object] | None = None,
     tell: Callable[[int, RowProblem], object] | None = None,
 ) -> DryResult:
@@ -119,7 +138,7 @@ def dry_run(
 
     Args:
         job: The source.
-        make_client: Makes the client of the options that are given to it.
+        connect: Makes the client, of the options that are given to it.
         show: Is told of the columns, before the rows are read.
         tell: Is told of each row that would be refused, with its line.
 
@@ -135,7 +154,7 @@ def dry_run(
             show(columns_of(look, job.plan, source.name))
         stream, _ = source.at(look.offset)
         rows = Rows(stream, look.form, offset=look.offset, line=look.line, width=len(look.columns))
-        return _Check(job, look, make_client, tell).run(rows, source.name)
+        return _Check(job, look, connect, tell).run(rows, source.name)
     finally:
         source.close()
 
@@ -145,24 +164,27 @@ class _Check:
         self,
         job: Job,
         look: Look,
-        make_client: Callable[..., Client],
+        connect: Connect,
         tell: Callable[[int, RowProblem], object] | None,
     ) -> None:
         self._job = job
         self._look = look
-        self._make_client = make_client
+        self._connect = connect
         self._tell = tell
-        self._samples: list[Mapping[str, Any]] = []
+        self._samples: list[Sample] = []
         self._refused: Counter[str] = Counter()
 
     def run(self, rows: Rows, where: str) -> DryResult:
         """Call a client that never sends: the first messages are told as those that it leaves behind."""
-        first = self._client(on_drop=self._keep)
-        rest = self._client(when_full="drop_oldest", max_queue_messages=1)
+        link = self._link(on_drop=self._keep)
+        self._destinations = {one.name: one for one in link.destinations}
+        first, rest = link.client, self._link(when_full="drop_oldest", max_queue_messages=1).client
         kinds = kinds_of(self._job.plan, self._look, where)
         started = datetime.now(timezone.utc)
         caller, other = (
-            Caller(client, self._job.plan, self._look, kinds=kinds, started=started, where=where)
+            Caller(
+                *(client, self._job.plan, self._look), kinds=kinds, started=started, where=where, id_field=link.id_field
+            )
             for client in (first, rest)
         )
         id_of = ids_for(self._job.plan.digest)
@@ -190,10 +212,23 @@ class _Check:
             rest.shutdown(0)
         return DryResult(count, good, skipped, dict(self._refused), tuple(self._samples))
 
-    def _client(self, **options: Any) -> Client:
+    def _link(self, **options: Any) -> Connected:
         silent: dict[str, Any] = {"strict": True, "background": False, "buffer": None, "dead_letters": None}
-        return self._make_client(**silent, enabled=True, **options)
+        return self._connect(**silent, enabled=True, **options)
 
     def _keep(self, drop: Drop) -> None:
-        own = (message for message in drop.messages if message not in self._samples)  # one for each destination
-        self._samples += list(own)[: SAMPLES - len(self._samples)]
+        if drop.reason == DropReason.EXIT:  # or else this destination does not take it
+            destination = self._destinations[drop.destination]
+            is_native = self._job.plan.kind == NATIVE
+            wires = [_wire(destination, message, is_native=is_native) for message in drop.messages]
+            self._samples += [Sample(drop.destination, wire) for wire in wires]
+
+
+def _wire(destination: Destination, message: Mapping[str, Any], *, is_native: bool) -> dict[str, Any]:
+    """A message that was not sent, as it would have been."""
+    if is_native:
+        flags = native_flags(message, destination.id_field, destination.time_field)
+    else:
+        flags = segment_flags(message) | ID_GIVEN | TIME_GIVEN
+    wire: dict[str, Any] = loads(destination.wire(new_head(flags) + encode(dict(message))))
+    return wire

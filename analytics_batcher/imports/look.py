@@ -100,7 +100,7 @@ def _is_json(path: str, head: Head) -> bool:
 
 
 def _look_at_json(source: Source, head: Head) -> Look:
-    form = Form("jsonl", head.encoding)
+    form = Form("jsonl", head.encoding, wide=head.wide)
     rows = [row for _, row in islice(Rows(_stream(head), form), SAMPLE_ROWS) if isinstance(row, dict)]
     if not rows:
         raise ImportProblem(
@@ -129,10 +129,10 @@ def _form(head: Head, delimiter: str | None, quote: str | None, where: str) -> F
         raise ImportProblem("a quote is one character, or nothing", where="quote", found=quote)
     if b"\n" not in head.data and b"\r" in head.data:
         raise ImportProblem("its lines end with a carriage return alone", where=where, expected="newlines")
-    best, form = (0.0, 0), Form("csv", head.encoding, delimiter or ",", '"' if quote is None else quote)
+    best, form = (0.0, 0), Form("csv", head.encoding, delimiter or ",", '"' if quote is None else quote, head.wide)
     for one in _DELIMITERS if delimiter is None else (delimiter,):
         for other in ('"', "'", "") if quote is None else (quote,):
-            tried = Form("csv", head.encoding, one, other)
+            tried = Form("csv", head.encoding, one, other, head.wide)
             score = _score(head, tried)
             if score > best:
                 best, form = score, tried

@@ -15,7 +15,7 @@ from .look import Look, look_at
 from .problems import ImportProblem, RowProblem
 from .rejected import Rejected
 from .results import Job, State, Sums
-from .rows import Rows
+from .rows import MOST_LINE_BYTES, Form, Rows, is_cut
 from .settling import Fate, Settling, Stopped
 from .source import Source
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CHUNK_ROWS: Final = 2_500
 _SHARED_ROWS: Final = 1_000  # one of several destinations tells of so many messages that it refuses at the calls
 _CHUNK_BYTES: Final = 2**20
-_ROW_CHARACTERS: Final = 10_000
 
 
 def look_of(source: Source, plan: Plan) -> Look:
@@ -62,6 +61,7 @@ class FileImport:
         self._restart = restart
         self._tell = tell
         self._most = CHUNK_ROWS if len(client.stats().destinations) == 1 else _SHARED_ROWS
+        self._form = Form()
         self._note: Checkpoint | None = None
         self._earlier = 0
         # What belongs to the chunk that is not settled yet.
@@ -94,7 +94,7 @@ class FileImport:
             stream, last = source.at(note.offset, last=note.last_bytes)
             if note.last_bytes and digest_of(last) != note.last:
                 raise self._changed()
-            self._note, self._earlier = note, note.rows
+            self._note, self._earlier, self._form = note, note.rows, look.form
             caller = Caller(
                 *(self._client, job.plan, look),
                 kinds=kinds_of(job.plan, look, source.name),
@@ -185,10 +185,10 @@ class FileImport:
         )
 
     def _note_refused(self, line: int, raw: bytes, reason: str, detail: str, more: dict[str, str]) -> None:
-        text = raw.decode("utf-8", "replace").rstrip("\r\n")
-        cut = text if len(text) <= _ROW_CHARACTERS else f"{text[:_ROW_CHARACTERS]}..."
+        row = self._form.text_of(raw).rstrip("\r\n")
+        cut = {"row_cut_after_bytes": MOST_LINE_BYTES} if is_cut(raw) else {}
         self._refused.append(
-            {"file": self._job.path, "line": line, "reason": reason, "detail": detail, **more, "row": cut}
+            {"file": self._job.path, "line": line, "reason": reason, "detail": detail, **more, "row": row, **cut}
         )
 
     def _await(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from ..encoding import loads
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     Row = tuple[int, Any]
 
+_SURROGATES: Final = re.compile("[\udc00-\udcff]+")
 MOST_LINE_BYTES: Final = 2**20
 """A line beyond it is refused, and not kept in memory: no vendor takes a message that large."""
 
@@ -25,12 +27,21 @@ class Form(NamedTuple):
         encoding: The encoding of the lines.
         delimiter: What separates cells.
         quote: What encloses cells; empty if nothing does.
+        wide: The source's own encoding, as `Head` has it.
     """
 
     kind: str = "csv"
     encoding: str = "utf-8"
     delimiter: str = ","
     quote: str = '"'
+    wide: str = ""
+
+    def text_of(self, raw: bytes) -> str:
+        """Bytes of the source as text, of which each one that cannot be decoded is a lone surrogate."""
+        try:
+            return raw.decode(self.encoding, "surrogatepass" if self.wide else "surrogateescape")
+        except UnicodeDecodeError:  # cut within a character, or of an encoding in which such a byte is below 128
+            return raw.decode(self.encoding, "replace")
 
 
 class Rows:
@@ -75,7 +86,7 @@ class Rows:
             self.line += 1
             self.offset += len(raw)
             taken.append(raw)
-            if len(raw) == MOST_LINE_BYTES and not raw.endswith(b"\n"):
+            if len(raw) == MOST_LINE_BYTES and is_cut(raw):
                 self._fault = RowProblem("unreadable", f"the line has over {MOST_LINE_BYTES} bytes")
                 if not known:
                     self._pass_over(readline)
@@ -92,9 +103,8 @@ class Rows:
         for raw in self._raw_lines():
             try:
                 yield raw.decode(encoding)
-            except UnicodeDecodeError as error:  # noqa: PERF203 - of one line in a thousand
-                found = " ".join(f"{byte:02x}" for byte in error.object[error.start : error.end][:4])
-                self._fault = RowProblem("unreadable", f"is not {encoding}", found=f"byte {found}", expected=encoding)
+            except UnicodeDecodeError:  # noqa: PERF203 - of one line in a thousand
+                self._fault = _undecodable(raw, self._form)
                 yield raw.decode(encoding, "replace")
 
     def _csv_rows(self) -> Iterator[Row]:
@@ -152,13 +162,32 @@ class Rows:
                 try:
                     row = loads(raw)
                 except ValueError as error:
-                    row = RowProblem("unreadable", f"is not JSON: {error}")
+                    row = _undecodable(raw, self._form) or RowProblem("unreadable", f"is not JSON: {error}")
                 if not isinstance(row, (dict, RowProblem)):
                     row = RowProblem(
                         "unreadable", "is no JSON object", found=type(row).__name__, expected="an object in a line"
                     )
             yield self.line, row
             taken.clear()
+
+
+def is_cut(raw: bytes) -> bool:
+    """Whether lines end with one of which only the beginning was kept."""
+    return len(raw) >= MOST_LINE_BYTES and not raw.endswith(b"\n")
+
+
+def _undecodable(raw: bytes, form: Form) -> RowProblem | None:
+    """What of a line is no text, if anything."""
+    try:
+        raw.decode(form.encoding)
+    except UnicodeDecodeError as error:
+        octets = error.object[error.start : error.end]
+        if form.wide:
+            marked = _SURROGATES.search(form.text_of(raw))
+            octets = bytes(ord(one) & 0xFF for one in marked[0]) if marked else octets
+        name = form.wide or form.encoding
+        return RowProblem("unreadable", f"is not {name}", found=f"byte {octets[:4].hex(' ')}", expected=name)
+    return None
 
 
 def _unreadable(error: csv.Error) -> RowProblem:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..client import Client
 from ..retry import Retry
+from .connecting import from_environment
 from .one_file import CHUNK_ROWS, FileImport
 from .results import ImportResult, Sums
 from .settling import Settling, Stopped
@@ -13,6 +13,7 @@ from .settling import Settling, Stopped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .connecting import Connect
     from .results import Job, State
 
 PATIENCE: Final = 600.0
@@ -24,7 +25,7 @@ class Import:
 
     Args:
         jobs: The sources. They are sent in the order that vendors need: organizations, accounts, users, then the rest.
-        make_client: Makes the client of the options that are given to it.
+        connect: Makes the client, of the options that are given to it.
         progress: Is told how it goes on, a few times a second.
         patience: Seconds without any progress after which it ends.
         restart: Whether to begin anew, whatever an earlier run has settled.
@@ -34,13 +35,13 @@ class Import:
         self,
         jobs: Sequence[Job],
         *,
-        make_client: Callable[..., Client] = Client.from_env,
+        connect: Connect = from_environment,
         progress: Callable[[State], object] | None = None,
         patience: float = PATIENCE,
         restart: bool = False,
     ) -> None:
         self.jobs = sorted(jobs, key=lambda job: job.plan.rank)
-        self._make_client = make_client
+        self._connect = connect
         self._progress = progress
         self._patience = patience
         self._restart = restart
@@ -72,7 +73,7 @@ class Import:
             ValueError: If a setting is wrong.
         """
         settling = Settling(self._patience)
-        client = self._make_client(
+        link = self._connect(
             strict=True,
             on_drop=settling.hear,
             retry=Retry(max_age=None),
@@ -86,7 +87,8 @@ class Import:
         self._settling = settling
         if self._stop:  # before there was anything to tell of it
             settling.stop()
-        settling.use(client)
+        settling.use(link)
+        client = link.client
         try:
             for job in self.jobs:
                 work = FileImport(job, client, settling, restart=self._restart, tell=self._tell)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..client import Client
     from ..stats import Drop, Stats
+    from .connecting import Connected
 
 _TURN: Final = 0.25
 _GRACE: Final = 3.0
@@ -54,10 +54,10 @@ class Settling:
         self.id_field = "messageId"
         self.retries = 0
 
-    def use(self, client: Client) -> None:
+    def use(self, link: Connected) -> None:
         """Wait for the messages of this client, of which nobody else makes any."""
-        self._client = client
-        self.id_field = client._lanes[0].destination.id_field  # noqa: SLF001 - it is for the package
+        self._client = link.client
+        self.id_field = link.id_field
 
     def hear(self, drop: Drop) -> None:
         """The client's `on_drop`."""
@@ -100,9 +100,9 @@ class Settling:
                 return self._heard(stats)
             if stats.pending != last:
                 last, quiet_since = stats.pending, now
-            waiting = (stats.last_error or "an answer") if now - quiet_since >= _QUIET else ""
-            tell(stats.pending, waiting)
-            self._check_patience(stats, now, now - quiet_since)
+            quiet = now - quiet_since
+            tell(stats.pending, f"{stats.last_error or 'an answer'} ({quiet:.0f} s)" if quiet >= _QUIET else "")
+            self._check_patience(stats, now, quiet)
 
     def _check_patience(self, stats: Stats, now: float, quiet: float) -> None:
         if self._stop_by is not None and now >= self._stop_by:

@@ -22,6 +22,8 @@ STDIN: Final = "-"
 HEAD_BYTES: Final = 2**18
 """What is looked at before anything is sent: it shows the encoding, the delimiter and the columns' types."""
 _PIECE_BYTES: Final = 2**20
+_MARK: Final = "analytics_batcher.marked"
+_ESCAPED: Final = 0xDC00
 _GZIP: Final = b"\x1f\x8b"
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -40,12 +42,15 @@ class Head(NamedTuple):
         skipped: The bytes of the byte-order mark.
         whole: Whether that is all of it.
         encoding: The encoding of the stream, as it is to be decoded.
+        wide: The source's own encoding, if that is a wide one; then the stream is in UTF-8, and a byte that could not
+            be decoded is a lone surrogate in it.
     """
 
     data: bytes
     skipped: int
     whole: bool
     encoding: str
+    wide: str = ""
 
 
 class Source:
@@ -80,12 +85,15 @@ class Source:
         self._seekable = self.is_file and not self.gzipped and not wide
         if wide:
             raw = io.BufferedReader(_Narrowed(raw, str(chosen)), _PIECE_BYTES)
-            chosen, bom = "utf-8", b""
+            bom = codecs.BOM_UTF8  # left there by an encoding that names its order of bytes
         self._stream: io.BufferedReader = raw
         data = raw.read(HEAD_BYTES)
         whole = len(data) < HEAD_BYTES
         skipped = len(bom) if data.startswith(bom) else 0
-        self.head = Head(data[skipped:], skipped, whole, _python_name(chosen) or _guessed(data, whole=whole))
+        known = "utf-8" if wide else _python_name(chosen)
+        self.head = Head(
+            data[skipped:], skipped, whole, known or _guessed(data, whole=whole), str(chosen) if wide else ""
+        )
 
     def _raw(self) -> io.BufferedReader:
         if self.is_file:
@@ -182,17 +190,30 @@ class _Inflated(_Reading):
 
 
 class _Narrowed(_Reading):
-    """A stream of UTF-16 or UTF-32 as UTF-8: in the wide ones a byte that looks like a newline may be none."""
+    """A stream of UTF-16 or UTF-32 as UTF-8: in the wide ones a byte that looks like a newline may be none.
+
+    What is no UTF-8 then marks what was no such text, so that its row is refused.
+    """
 
     def __init__(self, stream: Any, encoding: str) -> None:
-        self._text = io.TextIOWrapper(stream, encoding, errors="replace", newline="")
+        self._text = io.TextIOWrapper(stream, encoding, errors=_MARK, newline="")
 
     def _next(self) -> bytes:
-        return self._text.read(_PIECE_BYTES // 4).encode("utf-8", "replace")
+        return self._text.read(_PIECE_BYTES // 4).encode("utf-8", "surrogatepass")
 
     def close(self) -> None:
         self._text.close()
         super().close()
+
+
+def _marked(error: UnicodeError) -> tuple[str, int]:
+    """What stands for bytes that cannot be decoded: as `surrogateescape` has it, which knows no bytes below 128."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(_ESCAPED + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_MARK, _marked)
 
 
 def _python_name(encoding: str | None) -> str | None:
