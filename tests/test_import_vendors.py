@@ -1,0 +1,154 @@
+"""Imports to each vendor, and to all of them at once, with faults on the way: the sums are exact for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter, defaultdict
+from datetime import datetime, timezone
+from functools import partial
+
+import pytest
+from import_files import message_of, write_tracks
+
+from analytics_batcher import CustomerIO, Segment, Vitally
+from analytics_batcher.imports.connecting import connected
+from analytics_batcher.imports.mapping import Mapping
+from analytics_batcher.imports.results import Job
+from analytics_batcher.imports.run import Import
+from analytics_batcher.receiver import CustomerIOWire, Receiver, Reply, SegmentWire, VitallyWire
+
+TOKEN, SITE, KEY = "a-token", "a-site", "a-key"
+WIRES = {"vitally": VitallyWire(TOKEN), "customerio": CustomerIOWire(SITE, KEY), "segment": SegmentWire(KEY)}
+SECRETS = {"VITALLY_API_TOKEN": TOKEN, "CUSTOMERIO_SITE_ID": SITE, "CUSTOMERIO_API_KEY": KEY, "SEGMENT_WRITE_KEY": KEY}
+FIELDS = {"id": "user_id", "account_id": "account_id", "event": "event", "timestamp": "at"}
+ROWS = 3_000
+REFUSED_BY_ONE = 500
+"""Of so many rows, Customer.io alone refuses one."""
+
+
+def neutral(vendor, message):
+    """The row's number, its message's id, and what else of it the vendor got, as it would be in the neutral form."""
+    if vendor == "customerio":
+        moment = datetime.fromtimestamp(message["timestamp"], timezone.utc).isoformat().replace("+00:00", ".000Z")
+        user, event, content, own_id = message["identifiers"]["id"], message["name"], message["attributes"], "id"
+        account = None
+    else:
+        user, event, content, own_id = message["userId"], message["event"], message["properties"], "messageId"
+        moment = message["timestamp"]
+        account = message["context"]["groupId"] if vendor == "segment" else message["accountId"]
+    said = {"userId": user, "event": event, "properties": content, "timestamp": moment, "accountId": account}
+    return int(user), message[own_id], said
+
+
+class Vendors:
+    """What each vendor took of the rows, with faults on the way. It is the receiver's `decide`.
+
+    Locking: `_lock` guards all of it; the receiver calls it in the connections' threads.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._chance = random.Random(3)
+        self.rows = defaultdict(dict)
+        self.ids = defaultdict(set)
+        self.faults = Counter()
+
+    def __call__(self, messages):
+        """Decide what becomes of a request."""
+        one = messages[0]
+        vendor = "customerio" if "identifiers" in one else "segment" if "context" in one else "vitally"
+        with self._lock:
+            fault = self._chance.choice(("429", "500", "reset", *("",) * 17))
+            bad = [place for place, message in enumerate(messages) if self._is_bad(vendor, message)]
+            self.faults[fault or (bad and "bad") or ""] += 1
+            if fault in {"429", "500"}:
+                return Reply(int(fault), headers={"Retry-After": "0"})
+            if bad and vendor != "customerio":
+                return Reply(400, body=b'{"error": {"message": "the event is not known"}, "message": "not known"}')
+            for message in messages:
+                if not self._is_bad(vendor, message):
+                    number, own_id, said = neutral(vendor, message)
+                    self.rows[vendor][number] = said
+                    self.ids[vendor, number].add(own_id)
+            if fault:
+                return Reply(reset="after")
+            return Reply(partial=dict.fromkeys(bad, "name: the event is not known")) if bad else None
+
+    def _is_bad(self, vendor, message):
+        if "Poison" in {message.get("event"), message.get("name")}:
+            return True
+        return vendor == "customerio" and int(message["identifiers"]["id"]) % REFUSED_BY_ONE == 7
+
+
+def check(vendors, vendor, bad):
+    """A vendor has each good row once, as it should be, under one id, and no other."""
+    good = {number for number in range(ROWS) if number + 2 not in bad}
+    own = {number for number in good if number % REFUSED_BY_ONE == 7} if vendor == "customerio" else set()
+    assert vendors.rows[vendor].keys() == good - own
+    for number, said in vendors.rows[vendor].items():
+        expected = {name: value for name, value in message_of(number).items() if name in said}
+        assert said == {**expected, **({"accountId": None} if vendor == "customerio" else {})}
+        assert len(vendors.ids[vendor, number]) == 1
+    return own
+
+
+def refused(path):
+    """The lines of the refused rows, each with its reason; which of the two we say of a missing id is the vendor's."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    reasons = {line["line"]: line["reason"].replace("unsupported", "invalid") for line in lines}
+    assert len(reasons) == len(lines)
+    return reasons, lines
+
+
+@pytest.mark.parametrize("vendor", ["customerio", "segment"])
+def test_an_import_to_one_vendor(tmp_path, vendor):
+    """The command's sums add up, and each good row is with the vendor once, as it should be, whatever came between."""
+    pytest.importorskip("click", reason="the command needs the extra `cli`")
+    path, vendors = tmp_path / "tracks.csv", Vendors()
+    bad = write_tracks(path, ROWS, 120)
+    with Receiver(WIRES[vendor], keep_bodies=False) as receiver:
+        receiver.decide = vendors
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANALYTICS_BATCHER_")}
+        own = {"DESTINATION": vendor, "BASE_URL": receiver.url, "BATCH_MESSAGES": "100", **SECRETS}
+        settings = {**kept, **{f"ANALYTICS_BATCHER_{name}": value for name, value in own.items()}}
+        options = ("--as", "track", "--id", "user_id", "--account-id", "account_id", "--event", "event")
+        program = [sys.executable, "-m", "analytics_batcher", "import", path, *options, "--timestamp", "at", "--json"]
+        done = subprocess.run(program, env=settings, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 3, done.stderr
+        assert not receiver.faults
+    facts = json.loads(done.stdout)
+    own = check(vendors, vendor, bad)
+    assert (facts["rows"], facts["skipped"]) == (ROWS, 0)
+    assert (facts["delivered"], facts["rejected"]) == (ROWS - len(bad) - len(own), len(bad) + len(own))
+    reasons, _ = refused(tmp_path / "tracks.csv.rejected.jsonl")
+    assert reasons == {**bad, **{number + 2: "rejected" for number in own}}
+    assert {"429", "500", "reset", "bad"} <= vendors.faults.keys()
+
+
+def test_an_import_to_all_vendors(tmp_path):
+    """A row is delivered if all vendors took it; one that a single vendor refused is noted once, with its name."""
+    path, vendors = tmp_path / "tracks.csv", Vendors()
+    bad = write_tracks(path, ROWS, 120)
+    with Receiver(wires=list(WIRES.values()), keep_bodies=False) as receiver:
+        receiver.decide = vendors
+        destinations = [
+            Vitally(api_token=TOKEN, base_url=receiver.url),
+            CustomerIO(SITE, KEY, base_url=receiver.url),
+            Segment(KEY, base_url=receiver.url),
+        ]
+        result = Import([Job(str(path), Mapping("track", FIELDS))], connect=partial(connected, destinations)).run()
+        assert not receiver.faults
+    own = check(vendors, "customerio", bad)
+    assert not check(vendors, "vitally", bad)
+    assert not check(vendors, "segment", bad)
+    assert (result.error, result.left, result.sums.skipped) == (None, (), 0)
+    assert (result.sums.rows, result.sums.rejected) == (ROWS, len(bad) + len(own))
+    assert result.sums.delivered == ROWS - len(bad) - len(own)
+    reasons, lines = refused(tmp_path / "tracks.csv.rejected.jsonl")
+    assert reasons == {**bad, **{number + 2: "rejected" for number in own}}
+    assert {line["destination"] for line in lines if line["line"] - 2 in own} == {"customerio"}
