@@ -334,6 +334,87 @@ def test_a_warehouse_export(tmp_path, settings, receiver):
     assert one["properties"] == {"session": "98765432109876543210", "value": 1000.0}
 
 
+def test_a_shop_export(tmp_path, settings, receiver):
+    """Shopify's orders: an offset behind a space, notes of two lines, and more lines of an order with hardly a cell."""
+    path = tmp_path / "orders_export_1.csv"
+    path.write_text(
+        "Name,Email,Financial Status,Paid at,Currency,Total,Created at,Lineitem quantity,Lineitem name,"
+        "Billing Zip,Notes\n"
+        '#1050,k@example.com,paid,2026-05-01 10:00:00 +0200,EUR,100.90,2026-05-01 09:59:00 +0200,1,Tea,\'02801,"a\nb"\n'
+        "#1050,k@example.com,,,,,2026-05-01 09:59:00 +0200,2,Cup,,\n"
+        "#1051,l@example.com,paid,2026-05-02 10:00:00 -0530,EUR,7.00,2026-05-02 10:00:00 -0530,1,Tea,'12345,\n"
+    )
+    arguments = ("--as", "track", "--id", "Email", "--event", "=Item bought", "--timestamp", "Created at")
+    assert command(settings, path, *arguments)[0] == 0
+    one, two, three = receiver.messages
+    assert [(row["userId"], row["timestamp"]) for row in (one, two, three)] == [
+        ("k@example.com", "2026-05-01T07:59:00.000Z"),
+        ("k@example.com", "2026-05-01T07:59:00.000Z"),
+        ("l@example.com", "2026-05-02T15:30:00.000Z"),
+    ]
+    assert one["properties"] == {
+        "Name": "#1050",
+        "Financial Status": "paid",
+        "Paid at": "2026-05-01T08:00:00.000Z",
+        "Currency": "EUR",
+        "Total": 100.9,
+        "Lineitem quantity": 1,
+        "Lineitem name": "Tea",
+        "Billing Zip": "'02801",
+        "Notes": "a\nb",
+    }
+    assert two["properties"] == {"Name": "#1050", "Lineitem quantity": 2, "Lineitem name": "Cup"}
+
+
+def test_a_website_export(tmp_path, settings, receiver):
+    """Google Analytics 4 out of BigQuery: Unix microseconds, JSON of many lines in a cell, ids like numbers."""
+    path = tmp_path / "ga4.csv"
+    params = '"{\n  ""event_params"": [{\n    ""key"": ""page"",\n    ""value"": {""string_value"": ""a, b""}\n  }]\n}"'
+    path.write_text(
+        "event_date,event_timestamp,event_name,event_params,user_id,user_pseudo_id,stream_id\n"
+        f"20210127,1611789078248882,view_item,{params},,1526563.3894857230,2100450278\n"
+        "20210127,1611789079000001,scroll,,,77.1,2100450278\n"
+    )
+    arguments = ("--as", "track", "--id", "user_pseudo_id", "--event", "event_name", "--timestamp", "event_timestamp")
+    assert command(settings, path, *arguments)[0] == 0
+    one, two = receiver.messages
+    assert (one["userId"], one["timestamp"]) == ("1526563.3894857230", "2021-01-27T23:11:18.248Z")
+    assert json.loads(one["properties"].pop("event_params"))["event_params"][0]["value"]["string_value"] == "a, b"
+    assert one["properties"] == two["properties"] == {"event_date": 20210127, "stream_id": 2100450278}
+
+
+def test_a_registers_export(tmp_path, settings, receiver):
+    """La Poste's register of communes: semicolons, codes with zeros and letters, two numbers in a cell."""
+    path = tmp_path / "laposte_hexasmal.csv"
+    path.write_text(
+        "Code_commune_INSEE;Nom_commune;Code_postal;Ligne_5;Libellé_d_acheminement;coordonnees_gps\n"
+        "02552;VILLE;02390;;VILLE;49.8554002239,3.46831298648\n"
+        "2A004;AJACCIO;20000;LES ÎLES;AJACCIO;41.9347926638,8.70132275974\n"
+    )
+    assert command(settings, path, "--as", "account", "--id", "Code_commune_INSEE", "--drop", "Ligne_5")[0] == 0
+    one, two = receiver.messages
+    assert [(row["accountId"], row["traits"]["Code_postal"]) for row in (one, two)] == [
+        ("02552", "02390"),
+        ("2A004", "20000"),
+    ]
+    assert one["traits"]["coordonnees_gps"] == "49.8554002239,3.46831298648"
+    assert "Ligne_5" not in two["traits"]
+
+
+def test_a_type_that_the_first_rows_suggest_wrongly(tmp_path, settings, receiver):
+    """A dry run names the option that takes the cells that came later as they are; with it, all are delivered."""
+    path = tmp_path / "zips.csv"
+    rows = [f"u{number},a,{50_000 + number}" for number in range(1_500)] + ["v1,a,06875", "v2,a,00601"]
+    path.write_text("id,account,zip\n" + "\n".join(rows) + "\n")
+    arguments = ("--as", "user", "--id", "id", "--account-id", "account")
+    program = [sys.executable, "-m", "analytics_batcher", "import", path, *arguments, "--dry-run"]
+    tried = subprocess.run(program, env=settings, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert tried.returncode == 3
+    assert f"{path}, column zip: 2 cells are no integer; --type zip=text takes them as they are" in tried.stderr
+    assert command(settings, path, *arguments, "--type", "zip=text")[0] == 0
+    assert [one["traits"]["zip"] for one in receiver.messages[-2:]] == ["06875", "00601"]
+
+
 def test_json_lines(tmp_path, settings, receiver):
     """JSON Lines keep their types and their nesting; what is no object is refused with its line."""
     path = tmp_path / "rows.jsonl"

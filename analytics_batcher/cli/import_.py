@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ..imports.calls import TYPE
 from ..imports.dry import DryResult, columns_of, dry_run, found_types
 from ..imports.look import look_at
 from ..imports.mapping import KINDS, NATIVE, Mapping, merged
@@ -219,12 +221,15 @@ def _dry(face: Face, jobs: Sequence[Job]) -> int:
     facts: dict[str, Any] = {"rows": 0, "good": 0, "refused": {}, "skipped": 0}
     problems: list[dict[str, Any]] = []
     samples: list[Any] = []
+    misfits: Counter[tuple[str, str, str]] = Counter()
     for job in sorted(jobs, key=lambda one: one.plan.rank):
 
         def show(columns: Sequence[Column], job: Job = job) -> None:
             _show_columns(face, job.path, columns)
 
         def tell(line: int, problem: RowProblem, job: Job = job) -> None:
+            if problem.reason == TYPE:
+                misfits[job.path, problem.column, problem.expected] += 1
             if face.json:
                 parts = {"file": job.path, "line": line, "reason": problem.reason, "detail": problem.detail}
                 more = {"column": problem.column, "found": problem.found, "expected": problem.expected}
@@ -238,6 +243,9 @@ def _dry(face: Face, jobs: Sequence[Job]) -> int:
         samples += [sample._asdict() for sample in result.samples]
         for sample in result.samples:
             face.say(f"would send to {sample.destination}: {json.dumps(sample.message, ensure_ascii=False)}")
+    for (path, column, kind), count in misfits.items():
+        of = "cell is" if count == 1 else "cells are"
+        face.note(f"{path}, column {column}: {count:,} {of} no {kind}; --type {column}=text takes them as they are")
     extra = {"problems": problems, "samples": samples} if face.json else {}
     face.result({**facts, **extra}, title="Nothing was sent")
     return SOME_REFUSED if facts["refused"] else DONE

@@ -36,6 +36,8 @@ _FIELDS: Final = {
     "message_id": ("message_id",),
 }
 """The settings to which a field of a message goes back, as errors name it."""
+TYPE: Final = "type"
+"""Why a row is refused of which a cell is not of its column's type."""
 _SHOWN: Final = 80
 _MISFITS: Final = (ValueError, TypeError, AttributeError, OverflowError, OSError)
 """What a converter raises for a cell that is not of its type, or for a JSON value that is no text."""
@@ -183,7 +185,7 @@ class Caller:
                 except _MISFITS:
                     column = place if self._json else self._look.columns[place]
                     return _misfit(column, cell, self._kinds[column])
-        return RowProblem("type", "a cell is not of its column's type")
+        return RowProblem(TYPE, "a cell is not of its column's type")
 
     def _open_content(self, row: Any) -> dict[str, Any]:
         """All of an object that nothing else names."""
@@ -249,7 +251,7 @@ def _of_object(places: Mapping[str, Any], converters: Mapping[str, Convert], whi
 def _misfit(column: str, cell: Any, kind: str) -> RowProblem:
     found = "nothing" if cell in {"", None} else repr(cell)
     found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
-    return RowProblem("type", f"is no {kind}", column=column, found=found, expected=kind)
+    return RowProblem(TYPE, f"is no {kind}", column=column, found=found, expected=kind)
 
 
 def kinds_of(plan: Plan, look: Look, where: str) -> dict[str, str]:
