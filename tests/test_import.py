@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import TOKEN
@@ -159,6 +160,7 @@ def test_refused_rows_say_what_was_wrong(tmp_path, settings, receiver):
     assert (of["type", "seats"]["found"], of["type", "seats"]["expected"]) == ("'12x'", "integer")
     assert of["type", "at"]["found"] == "'yesterday'"
     assert "from 1970 to 9999" in of["invalid", "at"]["detail"]
+    assert of["invalid", "at"]["found"] == "'1961-04-12T06:07:00Z'"
     assert "the event is not known" in of["rejected", None]["detail"]
     assert "Poison" in of["rejected", None]["row"]
     if os.name == "posix":
@@ -402,7 +404,7 @@ def test_a_registers_export(tmp_path, settings, receiver):
 
 
 def test_a_type_that_the_first_rows_suggest_wrongly(tmp_path, settings, receiver):
-    """A dry run names the option that takes the cells that came later as they are; with it, all are delivered."""
+    """A dry run names the option that takes the cells that came later; with it, all are delivered."""
     path = tmp_path / "zips.csv"
     rows = [f"u{number},a,{50_000 + number}" for number in range(1_500)] + ["v1,a,06875", "v2,a,00601"]
     path.write_text("id,account,zip\n" + "\n".join(rows) + "\n")
@@ -410,7 +412,7 @@ def test_a_type_that_the_first_rows_suggest_wrongly(tmp_path, settings, receiver
     program = [sys.executable, "-m", "analytics_batcher", "import", path, *arguments, "--dry-run"]
     tried = subprocess.run(program, env=settings, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert tried.returncode == 3
-    assert f"{path}, column zip: 2 cells are no integer; --type zip=text takes them as they are" in tried.stderr
+    assert f"{path}, column zip: 2 cells are no integer; --type zip=text takes any" in tried.stderr
     assert command(settings, path, *arguments, "--type", "zip=text")[0] == 0
     assert [one["traits"]["zip"] for one in receiver.messages[-2:]] == ["06875", "00601"]
 
@@ -427,6 +429,26 @@ def test_json_lines(tmp_path, settings, receiver):
     assert (one["userId"], one["traits"]) == ("7", {"plan": {"name": "x"}, "zip": "01"})
     assert (two["userId"], two["traits"]) == ("8", {"n": None})
     assert refused(path) == {2: "unreadable", 5: "unreadable"}
+
+
+def test_json_of_other_types_is_refused(tmp_path, settings, receiver):
+    """A value that can be no id, no event and no moment is refused with its column, and ends nothing."""
+    path = tmp_path / "rows.jsonl"
+    good = {"user": 1, "event": "e", "at": "2024-01-02", "own": "m"}
+    rows = [good, {**good, "own": 7, "at": "2024-01-02T00:00:01Z"}]
+    rows += [{**good, "own": "x", **bad} for bad in ({"user": [1]}, {"event": {}}, {"at": []}, {"at": {"$date": 1}})]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = ("--id", "user", "--event", "event", "--timestamp", "at", "--message-id", "own")
+    status, facts, errors = command(settings, path, "--as", "track", *fields)
+    assert (status, sums(facts)) == (3, (6, 2, 4, 0)), errors
+    assert [one["messageId"] for one in receiver.messages] == ["m", "7"]
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl.rejected.jsonl").read_text().splitlines()]
+    assert [(line["reason"], line["column"], line["found"]) for line in lines] == [
+        ("invalid", "user", "[1]"),
+        ("invalid", "event", "{}"),
+        ("type", "at", "[]"),
+        ("type", "at", "{'$date': 1}"),
+    ]
 
 
 def test_native_rows_pass_through(tmp_path, settings, receiver):
@@ -523,6 +545,39 @@ def test_a_vendor_that_refuses_requests_ends_it(tmp_path, settings, receiver):
     receiver.decide = None
     assert command(settings, *arguments)[0] == 0
     assert TOKEN not in errors
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("colours", [True, False])
+def test_on_a_terminal(tmp_path, settings, receiver, columns, colours):
+    """A person sees the bar, what it waits for and since when, the sums with commas; and a dry run's whole words."""
+    terminal = pytest.importorskip("terminal", reason="Windows has no pseudo-terminals of this kind")
+    path = tmp_path / "tracks.csv"
+    write_tracks(path, 3_000, 300)
+    (tmp_path / "accounts.csv").write_text("account_id,name\na-1,One\n")
+    (tmp_path / "tracks.csv.mapping.toml").write_text(TRACKS)
+    (tmp_path / "accounts.csv.mapping.toml").write_text(ACCOUNTS)
+    program = ["sh", "-c", f'cd "{tmp_path}" && exec "{sys.executable}" -m analytics_batcher import "$@"', "-"]
+    environment = {**settings, "PYTHONPATH": str(Path(__file__).parents[1])}
+    status, screen = terminal.seen([*program, "tracks.csv", "--dry-run"], environment, columns, colours=colours)
+    assert status == 3
+    text = "\n".join(screen.lines)
+    assert text.count("tracks.csv:") == 10
+    assert "would send to vitally: {" in text
+    assert max(map(len, screen.lines)) <= columns
+    for words in ("or an organizationId", '"timestamp": "2010-01-01T10:00:00.000Z",', "found '12x'; expected integer"):
+        assert words in " ".join(text.split())
+    receiver.script(Reply(429, headers={"Retry-After": "3"}))
+    books = receiver.decide = Books(receiver, faults=0)
+    status, screen = terminal.seen([*program, "accounts.csv", "tracks.csv"], environment, columns, colours=colours)
+    assert (status, screen.colours) == (3, colours)
+    assert any(line.startswith("waiting: HTTP 429") and "s)" in line for frame in screen.frames for line in frame)
+    lines = [line.split() for line in screen.lines]
+    assert ["accounts.csv", "1", "1", "0", "0", "0"] in lines
+    assert ["tracks.csv", "3,000", "2,990", "10", "0", "0"] in lines
+    assert ["rejected", "rows", "in", "tracks.csv.rejected.jsonl"] in lines
+    assert max(map(len, screen.lines)) <= columns
+    assert len(books.first) == 2_991
 
 
 def test_wrong_usage(tmp_path, settings):

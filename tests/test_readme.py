@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +21,8 @@ from analytics_batcher import Client, Retry, Segment
 from analytics_batcher.receiver import Receiver, SegmentWire
 from analytics_batcher.testing import Recorder
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -76,6 +82,35 @@ def test_the_first_example_runs_against_a_receiver(receiver):
     exec(first, {})  # noqa: S102 - the README's own code
     assert [message["type"] for message in receiver.messages] == ["organization", "account", "user", "track"]
     assert not receiver.faults
+
+
+def test_the_command_line_is_what_it_says(tmp_path, receiver):
+    """The section's commands run as they stand, in an empty folder, on files that have the columns that they name."""
+    pytest.importorskip("click", reason="the commands need the extra `cli`")
+    section = TEXT[TEXT.index("## Command line") : TEXT.index("## Destinations")]
+    (block,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    commands = [shlex.split(line) for line in block.splitlines()]
+    assert {words[1] for words in commands} >= {"doctor", "import", "send"}
+    (tmp_path / "accounts.csv").write_text("id,name\nacme,Acme\n")
+    rows = b"user_id,account_id,name,at\nuser-1,acme,Signed up,2024-01-02T03:04:05Z\n"
+    (tmp_path / "events.csv.gz").write_bytes(gzip.compress(rows))
+    own = {"DESTINATION": "vitally", "VITALLY_API_TOKEN": "test-token", "BASE_URL": receiver.url}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        **{f"ANALYTICS_BATCHER_{name}": value for name, value in own.items()},
+    }
+    for name, *arguments in commands:
+        assert name == "analytics-batcher"
+        program = [sys.executable, "-m", "analytics_batcher", *arguments]
+        done = subprocess.run(
+            program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+    assert [(one["event"], one["userId"]) for one in receiver.messages] == [("Signed up", "user-1")] * 2
+    assert receiver.faults == ("request 1: the method is not POST",)  # doctor's, for the vendor's clock
+    made = {path.name for path in tmp_path.iterdir()} - {"accounts.csv", "events.csv.gz"}
+    assert made == {"events.csv.gz.checkpoint.json"}
 
 
 def test_the_options_table_is_the_signature():

@@ -101,7 +101,7 @@ class Caller:
         if self._message_id is None:
             return None
         given = self._message_id(row)
-        return None if given in {"", None} else str(given)
+        return None if given is None or given == "" else str(given)
 
     def _compiled(self, started: datetime) -> Callable[[Any, str], None]:
         """The calls of one kind, all that the rows have in common looked up once."""
@@ -117,7 +117,7 @@ class Caller:
                 given = {name: get(row) or None for name, get in keywords}
                 call(*[get(row) for get in arguments], timestamp=moment(row), message_id=own_id, **given)
             except MessageError as error:
-                raise refused(error) from None
+                raise refused(error, row) from None
 
         return put
 
@@ -200,17 +200,19 @@ class Caller:
                     raise _misfit(column, value, self._kinds[column]) from None
         return content
 
-    def _refused(self, error: MessageError) -> RowProblem:
+    def _refused(self, error: MessageError, row: Any) -> RowProblem:
         word = error.detail.partition(" ")[0]
         named = [self._plan.fields[name] for name in _FIELDS.get(word, ()) if name in self._plan.fields]
-        column = named[0] if named and not named[0].startswith("=") else ""
-        return RowProblem(str(error.reason), error.detail, column=column)
+        if not named or named[0].startswith("="):
+            return RowProblem(str(error.reason), error.detail)
+        found = _shown(self._field(named[0])(row))
+        return RowProblem(str(error.reason), error.detail, column=named[0], found=found)
 
     def _put_native(self, row: Any, own_id: str) -> None:
         try:
             self._client.enqueue(row if self._id_field in row else {**row, self._id_field: own_id})
         except MessageError as error:
-            raise self._refused(error) from None
+            raise RowProblem(str(error.reason), error.detail) from None
 
 
 def _of_cells(places: Mapping[str, Any], converters: Mapping[str, Convert], which: Callable[[Any], RowProblem]) -> Get:
@@ -249,9 +251,12 @@ def _of_object(places: Mapping[str, Any], converters: Mapping[str, Convert], whi
 
 
 def _misfit(column: str, cell: Any, kind: str) -> RowProblem:
-    found = "nothing" if cell in {"", None} else repr(cell)
-    found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
-    return RowProblem(TYPE, f"is no {kind}", column=column, found=found, expected=kind)
+    return RowProblem(TYPE, f"is no {kind}", column=column, found=_shown(cell), expected=kind)
+
+
+def _shown(cell: Any) -> str:
+    text = "nothing" if cell is None or cell == "" else repr(cell)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def kinds_of(plan: Plan, look: Look, where: str) -> dict[str, str]:
