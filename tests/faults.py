@@ -862,13 +862,13 @@ SHOWN = [
 VALUES = [
     Fault(
         "a naive datetime is taken for UTC",
-        "message.py",
+        "given.py",
         {"moment.replace(tzinfo=tzlocal())": "moment.replace(tzinfo=timezone.utc)"},
         ["test_message.py::test_naive_datetimes_are_local_time"],
     ),
     Fault(
         "a number of seconds is truncated to milliseconds",
-        "message.py",
+        "given.py",
         {"round(seconds * 1000)": "int(seconds * 1000)"},
         ["test_message.py::test_numbers_are_rounded"],
     ),
@@ -1428,7 +1428,191 @@ PAGE = [
     ),
 ]
 
+# Imports of files, and what the command line says
+
+IMPORTS = [
+    Fault(
+        "a given time in UTC is believed whatever its day",
+        "given.py",
+        {"|02-(?:0[1-9]|1[0-9]|2[0-8]))": "|02-(?:0[1-9]|[12][0-9]))"},
+        ["test_message.py::test_utc_text_is_a_moment_or_invalid"],
+    ),
+    Fault(
+        "a message whose time alone was given goes out without an id",
+        "message.py",
+        {"record[FLAGS_PLACE] & 0xF0 == _BOTH_GIVEN": "record[FLAGS_PLACE] & _BOTH_GIVEN"},
+        ["test_client.py::test_a_given_id_and_time_are_checked_whatever_else_is_given"],
+    ),
+    Fault(
+        "a row's id does not tell its line",
+        "imports/ids.py",
+        {'b"%d:%s" % (line, raw': 'b"%d:%s" % (0, raw'},
+        ["test_import_rows.py::test_ids_are_of_content_and_position"],
+    ),
+    Fault(
+        "the checkpoint moves on what is read",
+        "imports/one_file.py",
+        {"        self._await()\n        self._refused.sort(": "        self._refused.sort("},
+        ["test_import.py::test_a_vendor_that_refuses_requests_ends_it"],
+    ),
+    Fault(
+        "the checkpoint is written over",
+        "imports/checkpoint.py",
+        {'new = path.with_name(f"{path.name}.new")': "new = path"},
+        ["test_import_rows.py::test_a_checkpoint_that_cannot_be_written_leaves_the_last_one"],
+    ),
+    Fault(
+        "the last row that was settled is not compared",
+        "imports/one_file.py",
+        {"if note.last_bytes and digest_of(last) != note.last:": "if note.last_bytes and not last:"},
+        ["test_import.py::test_a_change_far_inside_a_file_is_seen"],
+    ),
+    Fault(
+        "an import goes on with other settings",
+        "imports/one_file.py",
+        {"\n        if found.mapping != self._job.plan.digest:\n": "\n        if not found.mapping:\n"},
+        ["test_import.py::test_another_file_or_mapping_is_not_gone_on_with"],
+    ),
+    Fault(
+        "a row without a time of its own gets that of the run",
+        "imports/one_file.py",
+        {"started=datetime.fromisoformat(note.started)": "started=datetime.now(timezone.utc)"},
+        ["test_import.py::test_a_second_run_repeats_the_same_messages"],
+    ),
+    Fault(
+        "rows with the same id are taken for one",
+        "imports/one_file.py",
+        {"                if own_id in known:": "                if own_id in known and not own_id:"},
+        ["test_import.py::test_rows_with_the_same_id_are_told_apart"],
+    ),
+    Fault(
+        "what the client's hook drops counts as refused",
+        "imports/one_file.py",
+        {"if fate.reason == DropReason.FILTERED:": "if not fate.reason:"},
+        ["test_import_vendors.py::test_what_before_send_does_not_want_is_skipped"],
+    ),
+    Fault(
+        "a refused row loses what is not of its encoding",
+        "imports/one_file.py",
+        {"row = self._form.text_of(raw)": 'row = raw.decode("utf-8", "replace")'},
+        ["test_import.py::test_a_refused_row_is_kept_whole"],
+    ),
+    Fault(
+        "refused rows that a kill left are noted twice",
+        "imports/rejected.py",
+        {"if os.fstat(self._file).st_size > size:": "if os.fstat(self._file).st_size < size:"},
+        ["test_import_rows.py::test_what_the_checkpoint_does_not_know_is_cut_off"],
+    ),
+    Fault(
+        "two imports of a file go on side by side",
+        "imports/rejected.py",
+        {"fcntl.LOCK_EX | fcntl.LOCK_NB": "fcntl.LOCK_SH | fcntl.LOCK_NB"},
+        ["test_import_rows.py::test_what_the_checkpoint_does_not_know_is_cut_off"],
+    ),
+    Fault(
+        "a column of which a few cells have leading zeros is one of numbers",
+        "imports/columns.py",
+        {"    if not any(_PADDED.fullmatch(cell) for cell in given):": "    if given:"},
+        ["test_import_rows.py::test_types_are_columns"],
+    ),
+    Fault(
+        "a cell with leading zeros becomes another number",
+        "imports/columns.py",
+        {"    if str(value) == cell:\n        return value\n    if _INTEGER.fullmatch(cell.strip()):": "    if cell:"},
+        ["test_import_rows.py::test_cells_of_another_type_are_refused"],
+    ),
+    Fault(
+        "thirteen digits are taken for microseconds",
+        "imports/columns.py",
+        {'13: "epoch_ms"': '13: "epoch_us"'},
+        ["test_import.py::test_a_warehouse_export"],
+    ),
+    Fault(
+        "a byte-order mark is part of the first column's name",
+        "imports/source.py",
+        {"skipped = len(bom) if data.startswith(bom) else 0": "skipped = 0"},
+        ["test_import_rows.py::test_bytes_that_are_no_text_cost_their_row"],
+    ),
+    Fault(
+        "wide text that cannot be decoded is replaced",
+        "imports/source.py",
+        {"errors=_MARK, newline": 'errors="replace", newline'},
+        ["test_import_rows.py::test_bytes_that_are_no_text_cost_their_row"],
+    ),
+    Fault(
+        "a line without an end is read into memory",
+        "imports/rows.py",
+        {"raw = again.pop() if known else readline(MOST_LINE_BYTES)": "raw = again.pop() if known else readline()"},
+        ["test_import_rows.py::test_a_line_without_an_end_is_refused"],
+    ),
+    Fault(
+        "a quote without an end takes the rows behind it along",
+        "imports/rows.py",
+        {"                self._give_back()\n": ""},
+        ["test_import_rows.py::test_a_quote_without_an_end_costs_its_own_row"],
+    ),
+    Fault(
+        "an empty cell is a trait",
+        "imports/calls.py",
+        {
+            "                if cell:\n                    content[name] = cell if": (
+                "                if cell is not None:\n                    content[name] = cell if"
+            )
+        },
+        ["test_import.py::test_a_spreadsheet_export"],
+    ),
+    Fault(
+        "files are sent in the order in which they were named",
+        "imports/run.py",
+        {"self.jobs = sorted(jobs, key=lambda job: job.plan.rank)": "self.jobs = list(jobs)"},
+        ["test_import.py::test_every_row_is_accounted_for"],
+    ),
+    Fault(
+        "a dry run shows messages in the neutral form",
+        "imports/dry.py",
+        {"loads(destination.wire(new_head(flags) + encode(dict(message))))": "dict(message)"},
+        ["test_import_vendors.py::test_a_dry_run_shows_what_each_vendor_would_get"],
+    ),
+    Fault(
+        "an import of which rows were refused says that all is well",
+        "cli/import_.py",
+        {"return SOME_REFUSED if result.sums.rejected else DONE": "return DONE"},
+        ["test_import.py::test_refused_rows_say_what_was_wrong"],
+    ),
+    Fault(
+        "an import that was stopped says that it failed",
+        "cli/import_.py",
+        {"return _SIGNALLED + came[0] if came else FAILED": "return FAILED"},
+        ["test_import.py::test_a_stop_settles_what_is_in_flight"],
+    ),
+    Fault(
+        "lines are broken where the terminal ends",
+        "cli/face.py",
+        {"fitting if self._out is None else _folded(fitting, self._out.width)": "fitting"},
+        ["test_import.py::test_on_a_terminal"],
+    ),
+    Fault(
+        "a secret on the command line is taken",
+        "cli/__init__.py",
+        {'if option.startswith("-") and name in _SECRETS:': 'if option.startswith("--") and option in _SECRETS:'},
+        ["test_cli.py::test_a_secret_on_the_command_line_is_refused"],
+    ),
+    Fault(
+        "an option of a command stays in the environment",
+        "cli/app.py",
+        {"            os.environ.pop(name)\n": ""},
+        ["test_cli.py::test_options_leave_the_environment_as_it_was"],
+    ),
+    Fault(
+        "a receipt does not say which line was refused",
+        "cli/send.py",
+        {"self._keep(self.lines.get(found), found": "self._keep(None, found"},
+        ["test_send.py::test_what_is_refused_is_told_by_its_line"],
+    ),
+]
+
 FAULTS = [
+    *IMPORTS,
     *FLEET,
     *DISK,
     *FLIGHTS,

@@ -235,6 +235,21 @@ def test_a_checkpoint_is_replaced_whole(tmp_path):
         checkpoints.read(path)
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
+    """Whatever ends it in the middle of the writing, the one before is there whole."""
+    path = tmp_path / "c.json"
+    one = Checkpoint(1, "h", "m", "2024-01-01T00:00:00+00:00", 10, 2)
+    checkpoints.write(path, one)
+
+    def fail(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        checkpoints.write(path, one.moved(offset=20, line=3, last=b"x"))
+    assert checkpoints.read(path) == one
+
+
 def test_what_the_checkpoint_does_not_know_is_cut_off(tmp_path):
     """Refused rows that were written before a kill, and will be met again, are not there twice; two imports exclude."""
     path = tmp_path / "r.jsonl"

@@ -17,6 +17,7 @@ from import_files import message_of, write_tracks
 
 from analytics_batcher import CustomerIO, Segment, Vitally
 from analytics_batcher.imports.connecting import connected
+from analytics_batcher.imports.dry import dry_run
 from analytics_batcher.imports.mapping import Mapping
 from analytics_batcher.imports.results import Job
 from analytics_batcher.imports.run import Import
@@ -152,3 +153,48 @@ def test_an_import_to_all_vendors(tmp_path):
     reasons, lines = refused(tmp_path / "tracks.csv.rejected.jsonl")
     assert reasons == {**bad, **{number + 2: "rejected" for number in own}}
     assert {line["destination"] for line in lines if line["line"] - 2 in own} == {"customerio"}
+
+
+def test_what_before_send_does_not_want_is_skipped(tmp_path):
+    """Rows that the client's own hook drops are no refused ones: they are counted as skipped, and not noted."""
+    path = tmp_path / "tracks.csv"
+    bad = write_tracks(path, 1_000, 1_000)
+    with Receiver(WIRES["vitally"]) as receiver:
+        link = partial(
+            connected,
+            [Vitally(api_token=TOKEN, base_url=receiver.url)],
+            before_send=lambda message: message if int(message["userId"]) % 10 else None,
+        )
+        result = Import([Job(str(path), Mapping("track", FIELDS))], connect=link).run()
+        arrived = {int(message["userId"]) for message in receiver.messages}
+    sums = result.sums
+    assert len(bad) == 1
+    assert (sums.rows, sums.delivered, sums.rejected, sums.skipped) == (1_000, 900, 1, 99)  # the bad one is the 500th
+    assert arrived == {number for number in range(1_000) if number % 10 and number + 2 not in bad}
+
+
+def test_a_dry_run_shows_what_each_vendor_would_get(tmp_path):
+    """The first messages are shown in each vendor's own form, and are what an import then sends, native ones too."""
+    path = tmp_path / "tracks.csv"
+    write_tracks(path, 3, 100)
+    with Receiver(wires=list(WIRES.values())) as receiver:
+        destinations = [
+            Vitally(api_token=TOKEN, base_url=receiver.url),
+            CustomerIO(SITE, KEY, base_url=receiver.url),
+            Segment(KEY, base_url=receiver.url),
+        ]
+        link, job = partial(connected, destinations), Job(str(path), Mapping("track", FIELDS))
+        shown = dry_run(job, connect=link).samples
+        assert not receiver.requests
+        assert Import([job], connect=link).run()
+        sent = [message for request in receiver.requests for message in request.messages]
+        assert not receiver.faults
+        native = tmp_path / "native.jsonl"
+        native.write_text("".join(json.dumps(one.message) + "\n" for one in shown if one.destination == "customerio"))
+        link, job = partial(connected, destinations[1:2]), Job(str(native), Mapping("native"))
+        assert [one.message for one in dry_run(job, connect=link).samples] == [
+            one.message for one in shown if one.destination == "customerio"
+        ]
+    assert Counter(one.destination for one in shown) == {"vitally": 3, "customerio": 3, "segment": 3}
+    key = partial(json.dumps, sort_keys=True)
+    assert sorted(key(one.message) for one in shown) == sorted(map(key, sent))
