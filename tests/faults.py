@@ -927,8 +927,8 @@ VALUES = [
     ),
     Fault(
         "a message id of a caller's own class is asked for its length",
-        "message.py",
-        {"    text = _text_of(value)\n    if 1 <=": '    text = value if isinstance(value, str) else ""\n    if 1 <='},
+        "given.py",
+        {"    text = text_of(value)\n    if 1 <=": '    text = value if isinstance(value, str) else ""\n    if 1 <='},
         ["test_values.py::test_no_argument_makes_a_call_raise[message_id]"],
     ),
     Fault(
