@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from uuid import UUID
 
 from ..errors import DropReason, InvalidMessage
-from ..message import timestamp as text_of_moment
+from ..given import timestamp as text_of_moment
 from .matching import ABSENT, ANY, Difference, Including, differences, equals
 from .telling import counted, line_of, lines_of, lines_of_differences, lines_of_drops, lines_of_fields, listed
 

@@ -14,8 +14,9 @@ from ..client import Client
 from ..consumer import Consumer
 from ..direct import send_batch
 from ..errors import InvalidMessage
+from ..given import timestamp
 from ..lanes import Lane, settle_all
-from ..message import encode, kept, timestamp
+from ..message import encode, kept
 from ..options import limits_of
 from ..pipeline import Pipeline
 from ..report import Reporter
