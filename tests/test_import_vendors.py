@@ -19,6 +19,7 @@ from analytics_batcher import CustomerIO, Segment, Vitally
 from analytics_batcher.imports.connecting import connected
 from analytics_batcher.imports.dry import dry_run
 from analytics_batcher.imports.mapping import Mapping
+from analytics_batcher.imports.problems import ImportProblem
 from analytics_batcher.imports.results import Job
 from analytics_batcher.imports.run import Import
 from analytics_batcher.receiver import CustomerIOWire, Receiver, Reply, SegmentWire, VitallyWire
@@ -191,7 +192,11 @@ def test_a_dry_run_shows_what_each_vendor_would_get(tmp_path):
         assert not receiver.faults
         native = tmp_path / "native.jsonl"
         native.write_text("".join(json.dumps(one.message) + "\n" for one in shown if one.destination == "customerio"))
+        everywhere = link
         link, job = partial(connected, destinations[1:2]), Job(str(native), Mapping("native"))
+        for begin in (lambda: dry_run(job, connect=everywhere), Import([job], connect=everywhere).run):
+            with pytest.raises(ImportProblem, match="vitally, customerio, segment"):
+                begin()
         assert [one.message for one in dry_run(job, connect=link).samples] == [
             one.message for one in shown if one.destination == "customerio"
         ]

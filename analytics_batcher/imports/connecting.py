@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import environment
 from ..client import Client
+from .mapping import NATIVE
+from .problems import ImportProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +33,16 @@ class Connected(NamedTuple):
     def id_field(self) -> str:
         """Where a native message carries its id: these go to one destination."""
         return self.destinations[0].id_field
+
+    def check(self, kind: str, where: str) -> None:
+        """Whether messages of this kind can go there.
+
+        Raises:
+            ImportProblem: If they are native, and there are several destinations.
+        """
+        if kind == NATIVE and len(self.destinations) > 1:
+            names = ", ".join(one.name for one in self.destinations)
+            raise ImportProblem("native messages are of one vendor's form", where=where, found=names, expected="one")
 
 
 def connected(destinations: Sequence[Destination], **options: Any) -> Connected:

@@ -179,6 +179,7 @@ class _Check:
         link = self._link(on_drop=self._keep)
         self._destinations = {one.name: one for one in link.destinations}
         first, rest = link.client, self._link(when_full="drop_oldest", max_queue_messages=1).client
+        link.check(self._job.plan.kind, where)
         kinds = kinds_of(self._job.plan, self._look, where)
         started = datetime.now(timezone.utc)
         caller, other = (

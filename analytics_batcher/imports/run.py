@@ -91,6 +91,8 @@ class Import:
         client = link.client
         try:
             for job in self.jobs:
+                link.check(job.plan.kind, job.path)
+            for job in self.jobs:
                 work = FileImport(job, client, settling, restart=self._restart, tell=self._tell)
                 try:
                     work.run()
