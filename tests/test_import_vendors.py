@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from functools import partial
 
 import pytest
+from conftest import TOKEN
 from import_files import message_of, write_tracks
 
 from analytics_batcher import CustomerIO, Segment, Vitally
@@ -24,9 +25,14 @@ from analytics_batcher.imports.results import Job
 from analytics_batcher.imports.run import Import
 from analytics_batcher.receiver import CustomerIOWire, Receiver, Reply, SegmentWire, VitallyWire
 
-TOKEN, SITE, KEY = "a-token", "a-site", "a-key"
-WIRES = {"vitally": VitallyWire(TOKEN), "customerio": CustomerIOWire(SITE, KEY), "segment": SegmentWire(KEY)}
-SECRETS = {"VITALLY_API_TOKEN": TOKEN, "CUSTOMERIO_SITE_ID": SITE, "CUSTOMERIO_API_KEY": KEY, "SEGMENT_WRITE_KEY": KEY}
+SITE, KEY, WRITE_KEY = "site-of-ours", "key-of-ours", "write-key-of-ours"
+WIRES = {"vitally": VitallyWire(TOKEN), "customerio": CustomerIOWire(SITE, KEY), "segment": SegmentWire(WRITE_KEY)}
+CREDENTIALS = {
+    "VITALLY_API_TOKEN": TOKEN,
+    "CUSTOMERIO_SITE_ID": SITE,
+    "CUSTOMERIO_API_KEY": KEY,
+    "SEGMENT_WRITE_KEY": WRITE_KEY,
+}
 FIELDS = {"id": "user_id", "account_id": "account_id", "event": "event", "timestamp": "at"}
 ROWS = 3_000
 REFUSED_BY_ONE = 500
@@ -116,7 +122,7 @@ def test_an_import_to_one_vendor(tmp_path, vendor):
     with Receiver(WIRES[vendor], keep_bodies=False) as receiver:
         receiver.decide = vendors
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ANALYTICS_BATCHER_")}
-        own = {"DESTINATION": vendor, "BASE_URL": receiver.url, "BATCH_MESSAGES": "100", **SECRETS}
+        own = {"DESTINATION": vendor, "BASE_URL": receiver.url, "BATCH_MESSAGES": "100", **CREDENTIALS}
         settings = {**kept, **{f"ANALYTICS_BATCHER_{name}": value for name, value in own.items()}}
         options = ("--as", "track", "--id", "user_id", "--account-id", "account_id", "--event", "event")
         program = [sys.executable, "-m", "analytics_batcher", "import", path, *options, "--timestamp", "at", "--json"]
@@ -141,7 +147,7 @@ def test_an_import_to_all_vendors(tmp_path):
         destinations = [
             Vitally(api_token=TOKEN, base_url=receiver.url),
             CustomerIO(SITE, KEY, base_url=receiver.url),
-            Segment(KEY, base_url=receiver.url),
+            Segment(WRITE_KEY, base_url=receiver.url),
         ]
         result = Import([Job(str(path), Mapping("track", FIELDS))], connect=partial(connected, destinations)).run()
         assert not receiver.faults
@@ -182,7 +188,7 @@ def test_a_dry_run_shows_what_each_vendor_would_get(tmp_path):
         destinations = [
             Vitally(api_token=TOKEN, base_url=receiver.url),
             CustomerIO(SITE, KEY, base_url=receiver.url),
-            Segment(KEY, base_url=receiver.url),
+            Segment(WRITE_KEY, base_url=receiver.url),
         ]
         link, job = partial(connected, destinations), Job(str(path), Mapping("track", FIELDS))
         shown = dry_run(job, connect=link).samples
