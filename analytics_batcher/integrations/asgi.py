@@ -10,6 +10,7 @@ Example::
     app = FastAPI(lifespan=lifespan(client))
     app.add_middleware(RequestContext)
 
+
     @app.get("/reports")
     async def open_report():
         client.track("user-1", "Report Opened", context=request_context("path", "user_agent"))

@@ -7,6 +7,7 @@ Example::
 
     client = Client(Vitally("acme", api_token="..."), background=False)
 
+
     @delivers(client)
     def handler(event, context):
         client.track(event["user"], "Invoked", account_id="acc-1")

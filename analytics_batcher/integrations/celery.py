@@ -10,6 +10,7 @@ Example::
     client = Client(Vitally("acme", api_token="..."))
     install(client)
 
+
     @app.task
     def pay(user):
         client.track(user, "Paid", account_id="acc-1")

@@ -11,6 +11,7 @@ Example::
     app.config["ANALYTICS_BATCHER_VITALLY_API_TOKEN"] = "..."
     analytics = Analytics(app)
 
+
     @app.post("/reports")
     def open_report():
         analytics.client.track("user-1", "Report Opened", account_id="acc-1")
