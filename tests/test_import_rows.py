@@ -253,16 +253,38 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
 def test_what_the_checkpoint_does_not_know_is_cut_off(tmp_path):
     """Refused rows that were written before a kill, and will be met again, are not there twice; two imports exclude."""
     path = tmp_path / "r.jsonl"
-    first = Rejected(path, 0)
+    first = Rejected(path)
     size = first.add([{"line": 2}])
     first.add([{"line": 3}])
     if os.name == "posix":  # where there are locks of files
         with pytest.raises(ImportProblem, match="at work"):
-            Rejected(path, size)
+            Rejected(path)
     first.close()
-    second = Rejected(path, size)
+    second = Rejected(path)
+    second.keep(size)
     second.add([{"line": 3}])
     second.close()
     assert [json.loads(line)["line"] for line in path.read_text().splitlines()] == [2, 3]
-    Rejected(path, 0).close()
+    third = Rejected(path)
+    third.keep(0)
+    third.close()
     assert not path.exists()
+
+
+def test_no_row_is_noted_in_a_file_that_another_import_has_just_removed(tmp_path, monkeypatch):
+    """An import ends, and removes its empty file, just when the next one has opened that."""
+    fcntl = pytest.importorskip("fcntl", reason="this system has no such locks")
+    path, flock, held = tmp_path / "r.jsonl", fcntl.flock, [Rejected(tmp_path / "r.jsonl")]
+
+    def late(*arguments):
+        if held:
+            held.pop().close()
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    second = Rejected(path)
+    second.add([{"line": 2}])
+    with pytest.raises(ImportProblem, match="at work"):
+        Rejected(path)
+    second.close()
+    assert path.read_text() == '{"line": 2}\n'

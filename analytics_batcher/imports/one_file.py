@@ -90,28 +90,33 @@ class FileImport:
         source = Source(job.path, job.plan.encoding)
         try:
             look = look_of(source, job.plan)
-            note = self._known(source, look)
-            stream, last = source.at(note.offset, last=note.last_bytes)
-            if note.last_bytes and digest_of(last) != note.last:
-                raise self._changed()
-            self._note, self._earlier, self._form = note, note.rows, look.form
-            caller = Caller(
-                *(self._client, job.plan, look),
-                kinds=kinds_of(job.plan, look, source.name),
-                started=datetime.fromisoformat(note.started),
-                where=source.name,
-                id_field=self._settling.id_field,
-            )
-            rows = Rows(stream, look.form, offset=note.offset, line=note.line, width=len(look.columns))
-            self._rejected = Rejected(job.rejected_path, note.rejected_bytes)
+            self._rejected = Rejected(job.rejected_path)
             try:
-                if job.checkpoint_path is not None:  # before the first row: its time is to be the same in each run
-                    checkpoints.write(job.checkpoint_path, note)
-                self._send(rows, caller, ids_for(job.plan.digest))
+                self._resume(source, look)
             finally:
                 self._rejected.close()
         finally:
             source.close()
+
+    def _resume(self, source: Source, look: Look) -> None:
+        job = self._job
+        note = self._known(source, look)
+        stream, last = source.at(note.offset, last=note.last_bytes)
+        if note.last_bytes and digest_of(last) != note.last:
+            raise self._changed()
+        self._note, self._earlier, self._form = note, note.rows, look.form
+        caller = Caller(
+            *(self._client, job.plan, look),
+            kinds=kinds_of(job.plan, look, source.name),
+            started=datetime.fromisoformat(note.started),
+            where=source.name,
+            id_field=self._settling.id_field,
+        )
+        rows = Rows(stream, look.form, offset=note.offset, line=note.line, width=len(look.columns))
+        self._rejected.keep(note.rejected_bytes)
+        if job.checkpoint_path is not None:  # before the first row: its time is to be the same in each run
+            checkpoints.write(job.checkpoint_path, note)
+        self._send(rows, caller, ids_for(job.plan.digest))
 
     def _known(self, source: Source, look: Look) -> Checkpoint:
         path, head = self._job.checkpoint_path, source.head.data

@@ -23,36 +23,27 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(o
 class Rejected:
     """The file, and the lock that keeps a second import of the same source out.
 
-    What stands behind the size that the checkpoint knows belongs to rows that will be sent again, and is cut off.
+    It is to be made before the checkpoint is read, which another import may be changing until then.
 
     Args:
-        path: The file. It is made with the first row.
-        size: The size that the checkpoint knows.
+        path: The file. It is made if it is not there.
 
     Raises:
         ImportProblem: If another import holds it.
         OSError: If it cannot be opened.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.open(path, _FLAGS, _MODE)
-        try:
-            self._lock()
-            if os.fstat(self._file).st_size > size:
-                os.ftruncate(self._file, size)
-            # If somebody took lines away, what comes is put behind the rest.
-            self.size = os.lseek(self._file, 0, os.SEEK_END)
-        except BaseException:
-            os.close(self._file)
-            raise
+        self._file = _locked(path)
+        self.size = os.fstat(self._file).st_size
 
-    def _lock(self) -> None:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ImportProblem("another import of this file is at work", where=str(self.path)) from None
+    def keep(self, size: int) -> None:
+        """Cut off what stands behind the size that the checkpoint knows: it is of rows that will be sent again."""
+        if self.size > size:
+            os.ftruncate(self._file, size)
+        # If somebody took lines away, what comes is put behind the rest.
+        self.size = os.lseek(self._file, 0, os.SEEK_END)
 
     def add(self, lines: Sequence[Mapping[str, Any]]) -> int:
         """Write refused rows, and have them on the disk.
@@ -75,3 +66,28 @@ class Rejected:
         if not self.size:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the file that is in this place, and held by nobody else."""
+    while True:
+        file = os.open(path, _FLAGS, _MODE)
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_there(path, file):
+                return file
+        except BlockingIOError:
+            os.close(file)
+            raise ImportProblem("another import of this file is at work", where=str(path)) from None
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # one that another import has just removed, as nothing was refused
+
+
+def _is_there(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
