@@ -1212,6 +1212,12 @@ DISK = [
         ["test_sqlite.py::test_a_full_file_system_is_emptied"],
     ),
     Fault(
+        "a removal writes all that it frees into the log",
+        "buffers/spool_connections.py",
+        {"secure_delete = FAST": "secure_delete = ON"},
+        ["test_sqlite.py::test_a_full_file_system_is_emptied"],
+    ),
+    Fault(
         "the monotonic clock of another run of the system is believed",
         "buffers/spool_lines.py",
         {"record if line.same_boot else rebased(record, now, moment)": "record"},

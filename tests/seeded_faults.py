@@ -29,7 +29,7 @@ NEEDED = [PACKAGE, "tests", "pyproject.toml", "README.md"]
 FAULT_LIMIT, SOUND_LIMIT = 120.0, 600.0
 PASSED, FAILED = 0, 1  # pytest's statuses; with any other it could not do its work
 # A failure by one of these is no test's word on what the code does: the fault itself is badly made.
-BADLY_MADE = re.compile(r"\b(Attribute|Name|UnboundLocal|Import|ModuleNotFound|Syntax|Indentation)Error\b")
+BADLY_MADE = re.compile(r"^(?:\w+\.)*(?:Attribute|Name|UnboundLocal|Import|ModuleNotFound|Syntax|Indentation)Error\b")
 
 
 class Unproven(Exception):  # noqa: N818 - nothing of the package's is wrong

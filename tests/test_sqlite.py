@@ -452,7 +452,7 @@ def test_a_full_file_system(tmp_path, receiver, brim):
     assert receiver.report().unique_messages == facts["delivered"]
 
 
-@pytest.mark.parametrize("size", ["100", "300", "20000"])
+@pytest.mark.parametrize("size", ["300", "1000", "7000", "20000"])
 def test_a_full_file_system_is_emptied(tmp_path, size):
     """What is delivered is removed although there was room for nothing more: all of it, and then others are taken."""
     facts, _ = run_mounted(tmp_path, "empties", str(tmp_path), size)

@@ -141,6 +141,7 @@ class SpoolConnections:
             begin_log(connection, self.path)
             for setting in (
                 f"synchronous = {self._synchronous}",
+                "secure_delete = FAST",  # where it is on, as in Debian, a removal writes all that it frees into the log
                 f"journal_size_limit = {_WAL_LIMIT}",
                 f"wal_autocheckpoint = {self._log_pages if net else 0}",
                 f"busy_timeout = {int(PATIENCE * 1000)}",
