@@ -86,7 +86,7 @@ def test_a_reload_delivers_what_the_process_before_it_had(receiver, wait_until, 
 
         wait_until(has_changed, 20)
         assert users(receiver) == sorted(site.tracked)
-        wait_until(lambda: site.program.said().count("Starting development server") > 1, 20)
+        wait_until(lambda: site.program.said().count("development server at http") > 1, 20)
         second = {site.get()["pid"] for _ in range(5)}
         assert not first & second
         os.kill(second.pop(), signal.SIGTERM)  # the reloader ends with it
