@@ -734,7 +734,9 @@ def test_the_pages_token_is_no_setting_of_a_client(monkeypatch):
     monkeypatch.setenv("ANALYTICS_BATCHER_VITALLY_SUBDOMAIN", "acme")
     monkeypatch.setenv("ANALYTICS_BATCHER_VITALLY_API_TOKEN", TOKEN)
     monkeypatch.setenv("ANALYTICS_BATCHER_INSPECT_TOKEN", "a-token-that-is-long-enough")
-    Client.from_env(background=False).shutdown(0)
+    client = Client.from_env(background=False)
+    assert client.stats().destinations.keys() == {"vitally"}
+    client.shutdown(0)
 
 
 def test_many_threads_at_once_lose_no_row(world):
