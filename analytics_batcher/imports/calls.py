@@ -7,7 +7,7 @@ from operator import itemgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import MessageError
-from .columns import TEXT, found_in, moment_given_of, moments_in, trait_of, zone_of
+from .columns import TEXT, found_in, iso, moment_given_of, moment_of, moments_in, trait_of, zone_of
 from .mapping import KINDS, NATIVE
 from .problems import ImportProblem, RowProblem
 
@@ -106,30 +106,35 @@ class Caller:
     def _compiled(self, started: datetime) -> Callable[[Any, str], None]:
         """The calls of one kind, all that the rows have in common looked up once."""
         plan, kind = self._plan, self._kind
-        arguments = [self._of_id(name) for name in kind.arguments]
-        keywords = [(name, self._field(plan.fields[name])) for name in kind.keywords if name in plan.fields]
+        arguments = [self._argument(name) for name in kind.arguments]
         if kind.content:
             arguments.append(self._content())
+        keywords = [(name, self._optional(plan.fields[name])) for name in kind.keywords if name in plan.fields]
         call, moment, refused = getattr(self._client, kind.call), self._moments(started), self._refused
 
         def put(row: Any, own_id: str) -> None:
+            given = {"timestamp": moment(row), "message_id": own_id}
+            for name, get in keywords:
+                given[name] = get(row)
             try:
-                given = {name: get(row) or None for name, get in keywords}
-                call(*[get(row) for get in arguments], timestamp=moment(row), message_id=own_id, **given)
+                call(*[get(row) for get in arguments], **given)
             except MessageError as error:
                 raise refused(error, row) from None
 
         return put
 
-    def _of_id(self, name: str) -> Get:
+    def _argument(self, name: str) -> Get:
         """An argument's value; what a call can be without is `None` where the cell is empty."""
         fields = self._plan.fields
         if name not in fields:
             return lambda _: None
-        get = self._field(fields[name])
         if name == "id" and fields.keys() & {"account_id", "organization_id", "anonymous_id"}:
-            return lambda row: get(row) or None
-        return get
+            return self._optional(fields[name])
+        return self._field(fields[name])
+
+    def _optional(self, column: str) -> Get:
+        get = self._field(column)
+        return lambda row: None if (value := get(row)) == "" else value
 
     def _field(self, column: str) -> Get:
         if column.startswith("="):
@@ -141,7 +146,8 @@ class Caller:
     def _moments(self, started: datetime) -> Get:
         column = self._plan.fields.get("timestamp")
         if column is None:
-            return lambda _: started
+            text = iso(started)
+            return lambda _: text
         get = self._field(column)
         if column.startswith("="):
             return get
@@ -151,62 +157,74 @@ class Caller:
         def moment(row: Any) -> datetime | str:
             cell = get(row)
             try:
-                return convert(cell if isinstance(cell, str) else "" if cell is None else str(cell))
+                return convert(_text_of(cell))
             except _MISFITS:
                 raise _misfit(column, cell, kind) from None
 
         return moment
 
     def _content(self) -> Get:
-        plan = self._plan
-        if self._json and plan.traits is None:
-            return self._open_content
-        content = plan.content(self._look.columns)
+        content = self._plan.content(self._look.columns)
+        if self._json:
+            return self._of_objects(content)
         if not content:
             return lambda _: {}
         places = {name: self._places[column] for name, column in content.items()}
         converters = {name: convert for name, column in content.items() if (convert := self._converter(column))}
-        which = partial(self._which, places, converters)
-        return (_of_object if self._json else _of_cells)(places, converters, which)
+        return _of_cells(places, converters, partial(self._which, places, converters))
+
+    def _of_objects(self, wanted: Mapping[str, str]) -> Get:
+        """What makes the traits or properties of an object, which says itself what is a number; null is none of these.
+
+        Where nothing says which ones, they are all that nothing else names, null too.
+        """
+        named, is_open = self._named, self._plan.traits is None
+        typed = {column: self._converter(column) for column in self._plan.types}
+        converters = [(name, column, convert) for name, column in wanted.items() if (convert := typed.get(column))]
+
+        def content_of(row: dict[str, Any]) -> dict[str, Any]:
+            if is_open:
+                content = {name: value for name, value in row.items() if name not in named}
+            else:
+                content = {name: value for name, column in wanted.items() if (value := row.get(column)) is not None}
+            for name, column, convert in converters:
+                value = content.get(name)
+                if value is not None:
+                    try:
+                        content[name] = convert(_text_of(value))
+                    except _MISFITS:
+                        raise _misfit(column, value, self._kinds[column]) from None
+            return content
+
+        return content_of
 
     def _converter(self, column: str) -> Convert | None:
-        if self._json and column not in self._plan.types:
-            return None  # JSON says itself what is a number
         return trait_of(self._kinds.get(column, TEXT), self._zone)
 
-    def _which(self, places: Mapping[str, Any], converters: Mapping[str, Convert], row: Any) -> RowProblem:
+    def _which(self, places: Mapping[str, Any], converters: Mapping[str, Convert], row: list[str]) -> RowProblem:
         """The column whose cell is not of its type: found when it is known that there is one."""
         for name, convert in converters.items():
-            place = places[name]
-            cell = row.get(place) if self._json else row[place]
+            cell = row[places[name]]
             if cell:
                 try:
                     convert(cell)
                 except _MISFITS:
-                    column = place if self._json else self._look.columns[place]
+                    column = self._look.columns[places[name]]
                     return _misfit(column, cell, self._kinds[column])
         return RowProblem(TYPE, "a cell is not of its column's type")
-
-    def _open_content(self, row: Any) -> dict[str, Any]:
-        """All of an object that nothing else names."""
-        content = {name: value for name, value in row.items() if name not in self._named}
-        for column in self._plan.types.keys() & content.keys():
-            convert = self._converter(column)
-            value = content[column]
-            if convert is not None and value is not None:
-                try:
-                    content[column] = convert(value if isinstance(value, str) else str(value))
-                except _MISFITS:
-                    raise _misfit(column, value, self._kinds[column]) from None
-        return content
 
     def _refused(self, error: MessageError, row: Any) -> RowProblem:
         word = error.detail.partition(" ")[0]
         named = [self._plan.fields[name] for name in _FIELDS.get(word, ()) if name in self._plan.fields]
         if not named or named[0].startswith("="):
             return RowProblem(str(error.reason), error.detail)
-        found = _shown(self._field(named[0])(row))
-        return RowProblem(str(error.reason), error.detail, column=named[0], found=found)
+        column, cell = named[0], self._field(named[0])(row)
+        if word == "timestamp":  # it may be text that nobody has read before
+            try:
+                moment_of(self._kinds[column], self._zone)(_text_of(cell))
+            except _MISFITS:
+                return _misfit(column, cell, self._kinds[column])
+        return RowProblem(str(error.reason), error.detail, column=column, found=_shown(cell))
 
     def _put_native(self, row: Any, own_id: str) -> None:
         try:
@@ -234,20 +252,8 @@ def _of_cells(places: Mapping[str, Any], converters: Mapping[str, Convert], whic
     return content_of
 
 
-def _of_object(places: Mapping[str, Any], converters: Mapping[str, Convert], which: Callable[[Any], RowProblem]) -> Get:
-    """What makes the traits or properties of an object; one that is missing or null is none."""
-
-    def content_of(row: dict[str, Any]) -> dict[str, Any]:
-        content = {name: value for name, place in places.items() if (value := row.get(place)) is not None}
-        try:
-            for name, convert in converters.items():
-                if name in content:
-                    content[name] = convert(content[name])
-        except _MISFITS:
-            raise which(row) from None
-        return content
-
-    return content_of
+def _text_of(cell: Any) -> str:
+    return cell if isinstance(cell, str) else "" if cell is None else str(cell)
 
 
 def _misfit(column: str, cell: Any, kind: str) -> RowProblem:
