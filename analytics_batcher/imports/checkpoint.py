@@ -100,13 +100,15 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: If it cannot be written.
     """
+    is_first = not path.exists()
     new = path.with_name(f"{path.name}.new")
     with new.open("w", encoding="utf-8") as file:
         json.dump({"version": _VERSION, **asdict(checkpoint)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
-    sync_folder(path)
+    if is_first:  # of a later one the power may leave the one before: rows are sent again then, with the same ids
+        sync_folder(path)
 
 
 def sync_folder(path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from .checkpoint import sync_folder
 from .problems import ImportProblem
 
 if sys.platform != "win32":
@@ -52,6 +53,7 @@ class Rejected:
             The file's size after them.
         """
         if lines:
+            is_first = not self.size
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             left = memoryview(text.encode("utf-8", "backslashreplace"))
             while left:
@@ -59,6 +61,8 @@ class Rejected:
                 left = left[written:]
                 self.size += written
             os.fsync(self._file)
+            if is_first:
+                sync_folder(self.path)
         return self.size
 
     def close(self) -> None:
