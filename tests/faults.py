@@ -1574,6 +1574,24 @@ IMPORTS = [
         ["test_import.py::test_a_spreadsheet_export"],
     ),
     Fault(
+        "a JSON value that is no text is not held against its column's type",
+        "imports/calls.py",
+        {"value = content.get(name)": "value = one if isinstance(one := content.get(name), str) else None"},
+        ["test_import.py::test_json_values_become_what_a_type_says"],
+    ),
+    Fault(
+        "text that is no moment is refused without a word on what was expected",
+        "imports/calls.py",
+        {'        if word == "timestamp":': '        if word == "moment":'},
+        ["test_import.py::test_moments_that_are_none_are_refused"],
+    ),
+    Fault(
+        "the name of the file of refused rows may be lost with the power",
+        "imports/rejected.py",
+        {"            if is_first:\n": "            if not lines:\n"},
+        ["test_import_rows.py::test_a_new_file_is_on_the_disk_with_its_name"],
+    ),
+    Fault(
         "files are sent in the order in which they were named",
         "imports/run.py",
         {"self.jobs = sorted(jobs, key=lambda job: job.plan.rank)": "self.jobs = list(jobs)"},

@@ -271,6 +271,29 @@ def test_what_the_checkpoint_does_not_know_is_cut_off(tmp_path):
     assert not path.exists()
 
 
+def test_a_new_file_is_on_the_disk_with_its_name(tmp_path, monkeypatch):
+    """The folder of the refused rows, and that of the checkpoint, are written back once, with the first content."""
+    if os.name != "posix":
+        pytest.skip("folders cannot be written back here")
+    synced, fsync = [], os.fsync
+
+    def noted(file):
+        synced.append(os.fstat(file).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    (tmp_path / "other").mkdir()
+    rejected = Rejected(tmp_path / "other" / "r.jsonl")
+    for line in (2, 3):
+        rejected.add([{"line": line}])
+    rejected.close()
+    for line in (2, 3):
+        checkpoints.write(tmp_path / "c.json", Checkpoint(1, "h", "m", "2024-01-01T00:00:00+00:00", 10, line))
+    assert synced.count((tmp_path / "other").stat().st_ino) == 1
+    assert synced.count(tmp_path.stat().st_ino) == 1
+    assert len(synced) == 6
+
+
 def test_no_row_is_noted_in_a_file_that_another_import_has_just_removed(tmp_path, monkeypatch):
     """An import ends, and removes its empty file, just when the next one has opened that."""
     fcntl = pytest.importorskip("fcntl", reason="this system has no such locks")
