@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 from conftest import TOKEN
-from import_files import message_of, write_tracks
+from import_files import ACCOUNTS, TRACKS, message_of, write_accounts, write_tracks
 
 from analytics_batcher import CustomerIO, Segment, Vitally
 from analytics_batcher.imports.connecting import connected
@@ -34,9 +34,20 @@ CREDENTIALS = {
     "SEGMENT_WRITE_KEY": WRITE_KEY,
 }
 FIELDS = {"id": "user_id", "account_id": "account_id", "event": "event", "timestamp": "at"}
+TRACK = [f"--{name.replace('_', '-')}={column}" for name, column in {"as": "track", **FIELDS}.items()]
 ROWS = 3_000
 REFUSED_BY_ONE = 500
 """Of so many rows, Customer.io alone refuses one."""
+
+
+def imported(receiver, *arguments, **variables):
+    """Run the command, to the receiver."""
+    pytest.importorskip("click", reason="the command needs the extra `cli`")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANALYTICS_BATCHER_")}
+    own = {"BASE_URL": receiver.url, **CREDENTIALS, **variables}
+    settings = {**kept, **{f"ANALYTICS_BATCHER_{name}": value for name, value in own.items()}}
+    program = [sys.executable, "-m", "analytics_batcher", "import", *arguments, "--json"]
+    return subprocess.run(program, env=settings, capture_output=True, text=True, timeout=90, check=False)
 
 
 def neutral(vendor, message):
@@ -116,17 +127,11 @@ def refused(path):
 @pytest.mark.parametrize("vendor", ["customerio", "segment"])
 def test_an_import_to_one_vendor(tmp_path, vendor):
     """The command's sums add up, and each good row is with the vendor once, as it should be, whatever came between."""
-    pytest.importorskip("click", reason="the command needs the extra `cli`")
     path, vendors = tmp_path / "tracks.csv", Vendors()
     bad = write_tracks(path, ROWS, 120)
     with Receiver(WIRES[vendor], keep_bodies=False) as receiver:
         receiver.decide = vendors
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANALYTICS_BATCHER_")}
-        own = {"DESTINATION": vendor, "BASE_URL": receiver.url, "BATCH_MESSAGES": "100", **CREDENTIALS}
-        settings = {**kept, **{f"ANALYTICS_BATCHER_{name}": value for name, value in own.items()}}
-        options = ("--as", "track", "--id", "user_id", "--account-id", "account_id", "--event", "event")
-        program = [sys.executable, "-m", "analytics_batcher", "import", path, *options, "--timestamp", "at", "--json"]
-        done = subprocess.run(program, env=settings, capture_output=True, text=True, timeout=90, check=False)
+        done = imported(receiver, path, *TRACK, DESTINATION=vendor, BATCH_MESSAGES="100")
         assert done.returncode == 3, done.stderr
         assert not receiver.faults
     facts = json.loads(done.stdout)
@@ -144,22 +149,63 @@ def test_an_import_to_all_vendors(tmp_path):
     bad = write_tracks(path, ROWS, 120)
     with Receiver(wires=list(WIRES.values()), keep_bodies=False) as receiver:
         receiver.decide = vendors
-        destinations = [
-            Vitally(api_token=TOKEN, base_url=receiver.url),
-            CustomerIO(SITE, KEY, base_url=receiver.url),
-            Segment(WRITE_KEY, base_url=receiver.url),
-        ]
-        result = Import([Job(str(path), Mapping("track", FIELDS))], connect=partial(connected, destinations)).run()
+        done = imported(receiver, path, *TRACK, DESTINATION=",".join(WIRES))
+        assert done.returncode == 3, done.stderr
         assert not receiver.faults
     own = check(vendors, "customerio", bad)
     assert not check(vendors, "vitally", bad)
     assert not check(vendors, "segment", bad)
-    assert (result.error, result.left, result.sums.skipped) == (None, (), 0)
-    assert (result.sums.rows, result.sums.rejected) == (ROWS, len(bad) + len(own))
-    assert result.sums.delivered == ROWS - len(bad) - len(own)
+    facts = json.loads(done.stdout)
+    assert (facts["rows"], facts["rejected"], facts["skipped"]) == (ROWS, len(bad) + len(own), 0)
+    assert facts["delivered"] == ROWS - len(bad) - len(own)
     reasons, lines = refused(tmp_path / "tracks.csv.rejected.jsonl")
     assert reasons == {**bad, **{number + 2: "rejected" for number in own}}
     assert {line["destination"] for line in lines if line["line"] - 2 in own} == {"customerio"}
+
+
+def test_an_import_with_several_requests_at_once(tmp_path):
+    """It uses the concurrency that the settings say, and no track is on its way before all accounts are settled."""
+    tracks, accounts = tmp_path / "tracks.csv", tmp_path / "accounts.csv"
+    bad, nameless = write_tracks(tracks, ROWS, 120), write_accounts(accounts, ROWS)
+    (tmp_path / "tracks.csv.mapping.toml").write_text(TRACKS)
+    (tmp_path / "accounts.csv.mapping.toml").write_text(ACCOUNTS)
+    chance = random.Random(5)
+    with Receiver(WIRES["vitally"], keep_bodies=False) as receiver:
+        receiver.decide = lambda messages: (
+            Reply(400)
+            if any(one.get("event") == "Poison" for one in messages)
+            else Reply(chance.choice((429, 503)), headers={"Retry-After": "0"})
+            if chance.random() < 0.1
+            else Reply(delay=0.05)
+        )
+        done = imported(receiver, tracks, accounts, DESTINATION="vitally", CONCURRENCY="4")
+        assert done.returncode == 3, done.stderr
+        requests = receiver.requests
+    facts = json.loads(done.stdout)
+    refused_rows = len(bad) + len(nameless)
+    assert (facts["rows"], facts["delivered"], facts["rejected"]) == (2 * ROWS, 2 * ROWS - refused_rows, refused_rows)
+    arrived = {one["messageId"] for request in requests if request.stored for one in request.messages}
+    assert len(arrived) == facts["delivered"]
+    at_once = [sum(one.at <= two.at < one.at + one.seconds for one in requests) for two in requests]
+    assert max(at_once) == 4
+    of_accounts = [request for request in requests if request.messages[0]["type"] == "account"]
+    of_tracks = [request for request in requests if request.messages[0]["type"] == "track"]
+    assert max(one.at + one.seconds for one in of_accounts) <= min(one.at for one in of_tracks)
+
+
+def test_an_import_at_a_rate(tmp_path):
+    """It makes no more requests in a second than the settings say, over all of its files."""
+    tracks, accounts = tmp_path / "tracks.csv", tmp_path / "accounts.csv"
+    write_tracks(tracks, 2_000, 4_001)
+    write_accounts(accounts, 200)
+    (tmp_path / "tracks.csv.mapping.toml").write_text(TRACKS)
+    (tmp_path / "accounts.csv.mapping.toml").write_text(ACCOUNTS)
+    with Receiver(WIRES["vitally"]) as receiver:
+        done = imported(receiver, tracks, accounts, DESTINATION="vitally", MAX_REQUESTS_PER_SECOND="10")
+        assert done.returncode == 0, done.stderr
+        moments = sorted(request.at for request in receiver.requests)
+    assert len(moments) >= 22
+    assert moments[-1] - moments[0] >= (len(moments) - 1) / 10 - 0.5  # the first one may have been told of late
 
 
 def test_what_before_send_does_not_want_is_skipped(tmp_path):
