@@ -2,7 +2,8 @@
 
 Rows a second of an import, from the file to a server's answers, beside two plain loops over the same file in the same
 run: `csv.reader` with `json.dumps` of each row as it is; and the same with what a message needs besides, which is the
-columns' types, the time and an id. Medians of alternating repeats; the server is a process of its own.
+columns' types, the time and an id. And what of it the public calls take with the delivery, given the same messages out
+of memory. Medians of alternating repeats; the server is a process of its own.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analytics_batcher import Vitally
+from analytics_batcher import Client, Vitally
 from analytics_batcher.imports.connecting import connected
 from analytics_batcher.imports.mapping import Mapping
+from analytics_batcher.imports.one_file import CHUNK_ROWS
 from analytics_batcher.imports.results import Job
 from analytics_batcher.imports.run import Import
 
@@ -86,6 +88,25 @@ def imported(path: Path, url: str) -> int:
     return result.sums.delivered
 
 
+def called(count: int, url: str) -> int:
+    """The calls alone, with their delivery: so many of the same messages, out of memory."""
+    messages = [
+        (f"u-{n}", {"plan": "team", "seats": n % 90, "price": n % 90 + 0.5, "trial": n % 2 == 1}, str(uuid.uuid4()))
+        for n in range(CHUNK_ROWS)
+    ]
+    with Client(Vitally(api_token="t", base_url=url), strict=True) as client:
+        for begin in range(0, count, CHUNK_ROWS):
+            for user, properties, own_id in messages[: count - begin]:
+                client.track(
+                    *(user, "Report opened", properties),
+                    account_id="a-1",
+                    timestamp="2024-01-05T10:05:00Z",
+                    message_id=own_id,
+                )
+            client.flush()
+        return client.stats().delivered
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,6 +127,7 @@ def main() -> None:
             "csv.reader and json.dumps": lambda: plain(path),
             "the same, as the messages": lambda: as_messages(path),
             "import, to the answers": lambda: imported(path, url),
+            "of it the calls, to the answers": lambda: called(given.rows, url),
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(given.repeats):

@@ -231,6 +231,16 @@ def test_our_version_is_of_this_folder():
     assert set(LIBRARIES) > {OURS, SEGMENT, NOTHING}
 
 
+def test_an_import_is_measured_beside_plain_loops():
+    """Each way has its rate, after all rows have been delivered."""
+    program = [sys.executable, str(ROOT / "benchmarks" / "imports.py"), "--rows", "3000", "--repeats", "1"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    table = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(table) == 5
+    assert all(int(rate.replace(",", "")) > 0 for _, rate, _ in table[1:])
+
+
 @pytest.mark.parametrize(("program", "tables"), [("floor.py", 3), ("cost.py", 6)])
 def test_the_tables_beside_the_goals_are_made(program, tables):
     """The budget of steps and the growth of the cost are Markdown tables, without a row that failed."""
