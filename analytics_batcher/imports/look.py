@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -20,6 +21,7 @@ _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAMED: Final = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "\\t": "\t"}
 _JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
 _TRIED_LINES: Final = 200
+_SEPARATOR: Final = re.compile(rb'"?sep=([\t -~])"?\r?\n', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,16 @@ def look_at(
     Raises:
         ImportProblem: If no sense can be made of it.
     """
-    head = source.head
+    head, said = _without_separator(source.head)
     if not head.data.strip():
         raise ImportProblem("there is nothing in it", where=source.name)
     if kind is None:
         kind = "jsonl" if _is_json(source.path, head) else "csv"
     if kind == "jsonl":
-        return _look_at_json(source, head)
-    form = _form(head, delimiter, quote, source.name)
-    rows = Rows(_stream(head), form, offset=head.skipped)
+        return _look_at_json(source, source.head)
+    above = 1 if said else 0
+    form = _form(head, delimiter or said, quote, source.name)
+    rows = Rows(_stream(head), form, offset=head.skipped, line=above)
     found = [(row, rows.offset, rows.line) for _, row in islice(rows, SAMPLE_ROWS + 1) if row is not None]
     if not head.whole and len(found) > 1 and rows.offset == head.skipped + len(head.data):
         found.pop()  # it may go on beyond what was read
@@ -82,7 +85,7 @@ def look_at(
         names, sample = _names(first, source.name), found[1:]
     else:
         names, sample = tuple(str(place + 1) for place in range(len(first))), found
-        offset, line = head.skipped, 0
+        offset, line = head.skipped, above
     good = [row for row, _, _ in sample if isinstance(row, list) and len(row) == len(names)]
     cells = {name: [row[place] for row in good] for place, name in enumerate(names) if name}
     return Look(form, names, cells, offset, line, head.whole and len(found) <= SAMPLE_ROWS)
@@ -90,6 +93,14 @@ def look_at(
 
 def _stream(head: Head) -> io.BufferedReader:
     return io.BufferedReader(cast("io.RawIOBase", io.BytesIO(head.data)))
+
+
+def _without_separator(head: Head) -> tuple[Head, str | None]:
+    """What stands behind the line by which a file tells Excel what its cells are separated by, and what that is."""
+    found = _SEPARATOR.match(head.data)
+    if found is None:
+        return head, None
+    return head._replace(data=head.data[found.end() :], skipped=head.skipped + found.end()), found[1].decode()
 
 
 def _is_json(path: str, head: Head) -> bool:

@@ -1,0 +1,103 @@
+"""What real exports are like: tried with those of DATEV, banks, Jira, Google Trends, Excel, Slack, Superset and others.
+
+The rows are made up; how they are written is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TOKEN
+
+pytest.importorskip("click", reason="the command needs the extra `cli`")
+
+PREFIX = "ANALYTICS_BATCHER_"
+ACCOUNT = ("--as", "account", "--id")
+TRACK = ("--as", "track", "--event", "=Booked", "--id")
+
+
+@pytest.fixture
+def run(tmp_path, receiver):
+    """Imports bytes as a file, and then once more, which delivers nothing; the status, the facts and the errors."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    own = {"DESTINATION": "vitally", "VITALLY_API_TOKEN": TOKEN, "BASE_URL": receiver.url}
+    settings = {**kept, **{PREFIX + name: value for name, value in own.items()}}
+
+    def command(path, *arguments):
+        program = [sys.executable, "-m", "analytics_batcher", "import", str(path), *arguments]
+        return subprocess.run(program, env=settings, capture_output=True, text=True, timeout=60, check=False)
+
+    def run(data, *arguments, name="export.csv"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        done = command(path, *arguments, "--json")
+        facts = json.loads(done.stdout) if done.stdout else {}
+        if facts:
+            assert facts["rows"] == facts["delivered"] + facts["rejected"] + facts["skipped"]
+            assert len(receiver.messages) == facts["delivered"]
+            again = json.loads(command(path, *arguments, "--json").stdout)
+            assert again["earlier"] == facts["rows"]
+            assert len(receiver.messages) == facts["delivered"]
+        return done.returncode, facts, done.stderr
+
+    run.dry = lambda path, *arguments: command(path, *arguments, "--dry-run")
+    return run
+
+
+def test_an_export_that_tells_excel_its_separator(run, receiver):
+    """The line `sep=;` is none of the rows: the header is in line 2, and lines are still counted from the first one."""
+    data = (
+        b"\xef\xbb\xbfsep=;\r\n"
+        b'Kundennummer;Firma;Telefon;"Umsatz";Rabatt;Anlage\r\n'
+        b'00017;"M\xc3\xbcller; S\xc3\xb6hne";+49 30 1234;"1.234,50";5 %;31.12.2024\r\n'
+        b"00018;'Acme;;-3,4;12,5 %;1.2.2025\r\n"
+        b"00019;zu;viele;1,0;Zellen;1.2.2025;7\r\n"
+    )
+    types = ("--type", "Umsatz=comma_number", "--type", "Anlage=%d.%m.%Y", "--timezone", "Europe/Berlin")
+    status, facts, errors = run(data, *ACCOUNT, "Kundennummer", *types)
+    assert (status, facts["rows"], facts["rejected"]) == (3, 3, 1), errors
+    one, two = receiver.messages
+    assert (one["accountId"], one["traits"]) == (
+        "00017",
+        {
+            "Firma": "Müller; Söhne",
+            "Telefon": "+49 30 1234",
+            "Umsatz": 1234.5,
+            "Rabatt": "5 %",
+            "Anlage": "2024-12-30T23:00:00.000Z",
+        },
+    )
+    expected = {"Firma": "'Acme", "Umsatz": -3.4, "Rabatt": "12,5 %", "Anlage": "2025-01-31T23:00:00.000Z"}
+    assert (two["accountId"], two["traits"]) == ("00018", expected)
+    (place,) = facts["rejected_rows_in"]
+    rows = [json.loads(line) for line in Path(place).read_text(encoding="utf-8").splitlines()]
+    assert [(row["line"], row["found"]) for row in rows] == [(5, "7")]
+
+
+@pytest.mark.parametrize("separator", ["sep=;", "SEP=;", '"sep=;"'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("header", [True, False])
+def test_the_line_of_the_separator(run, receiver, separator, encoding, header):
+    """It is found however it is written, in a wide encoding too, and decides though another delimiter fits better."""
+    names, named = ("id;a\n", ("id",)) if header else ("", ("1", "--no-header"))
+    data = f"{separator}\n{names}u1;1,2,3\nu2;4,5,6\nu3;7;8,9\n".encode(encoding)
+    status, facts, errors = run(data, *ACCOUNT, *named)
+    assert (status, facts["rows"]) == (3, 3), errors
+    row = json.loads(Path(facts["rejected_rows_in"][0]).read_text(encoding="utf-8"))
+    assert (row["line"], row["reason"]) == (5 if header else 4, "cells")
+    column = "a" if header else "2"
+    assert [(one["accountId"], one["traits"]) for one in receiver.messages] == [
+        ("u1", {column: "1,2,3"}),
+        ("u2", {column: "4,5,6"}),
+    ]
+
+
+def test_a_file_of_nothing_but_a_separator(run):
+    """It is said that there is nothing in it."""
+    status, _, errors = run(b"sep=;\r\n", *ACCOUNT, "id")
+    assert (status, "there is nothing in it" in errors) == (1, True)
