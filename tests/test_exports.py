@@ -101,3 +101,21 @@ def test_a_file_of_nothing_but_a_separator(run):
     """It is said that there is nothing in it."""
     status, _, errors = run(b"sep=;\r\n", *ACCOUNT, "id")
     assert (status, "there is nothing in it" in errors) == (1, True)
+
+
+@pytest.mark.parametrize("above", [b"", b"sep=,\n"])
+def test_titles_above_the_header(run, receiver, above):
+    """The error names the line that has the columns' names, and what it says makes a file that is taken."""
+    data = above + b'Category: All categories\n\nWeek,"Acme, Inc.: (Worldwide)"\n2024-01-07,31\n2024-01-14,48\n'
+    line = 4 if above else 3
+    arguments = (*TRACK, "=all", "--timestamp", "Week")
+    status, _, errors = run(data, *arguments)
+    error = json.loads(errors)["error"]
+    assert (status, error["what"], error["found"]) == (1, "there is no column called Week", "Category: All categories")
+    assert f"line {line} has it, and tail -n +{line} begins there" in error["expected"]
+    rest = b"".join(data.splitlines(keepends=True)[line - 1 :])
+    assert run(rest, *arguments, name="rest.csv")[0] == 0
+    assert [(one["timestamp"], one["properties"]) for one in receiver.messages] == [
+        ("2024-01-07T00:00:00.000Z", {"Acme, Inc.: (Worldwide)": 31}),
+        ("2024-01-14T00:00:00.000Z", {"Acme, Inc.: (Worldwide)": 48}),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from .problems import ImportProblem, RowProblem
 from .rows import Form, Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .source import Head, Source
 
@@ -21,6 +22,7 @@ _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAMED: Final = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "\\t": "\t"}
 _JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
 _TRIED_LINES: Final = 200
+_EARLY_LINES: Final = 20
 _SEPARATOR: Final = re.compile(rb'"?sep=([\t -~])"?\r?\n', re.IGNORECASE)
 
 
@@ -52,6 +54,7 @@ def look_at(
     delimiter: str | None = None,
     quote: str | None = None,
     header: bool = True,
+    wanted: Iterable[str] = (),
 ) -> Look:
     """Look at a source's beginning.
 
@@ -61,6 +64,7 @@ def look_at(
         delimiter: What separates cells; `None`: found out.
         quote: What encloses them, or an empty string; `None`: found out.
         header: Whether the first row has the columns' names; if not, they are called by their numbers.
+        wanted: Names that columns must have: where the first row has not all of them, the error tells which one has.
 
     Raises:
         ImportProblem: If no sense can be made of it.
@@ -83,6 +87,7 @@ def look_at(
         raise ImportProblem(f"the first row cannot be read: {first.detail}", where=f"{source.name}:1")
     if header:
         names, sample = _names(first, source.name), found[1:]
+        _check_line(head, names, set(wanted), where=source.name, above=above)
     else:
         names, sample = tuple(str(place + 1) for place in range(len(first))), found
         offset, line = head.skipped, above
@@ -128,6 +133,22 @@ def _names(row: Sequence[str], where: str) -> tuple[str, ...]:
         if name and names.count(name) > 1:
             raise ImportProblem(f"two columns are called {name!r}", where=f"{where}:1", expected="a name for each")
     return names
+
+
+def _check_line(head: Head, names: Sequence[str], wanted: set[str], *, where: str, above: int) -> None:
+    """Say which line has the names that the first one has not: in many exports titles stand before them."""
+    missing = wanted - set(names)
+    lines = head.data.decode(head.encoding, "replace").split("\n")[1:_EARLY_LINES] if missing else []
+    for number, line in enumerate(lines, above + 2):
+        for delimiter in _DELIMITERS:
+            cells = next(csv.reader([line.rstrip("\r")], delimiter=delimiter), [])
+            if wanted <= {cell.strip() for cell in cells}:
+                raise ImportProblem(
+                    f"there is no column called {min(missing)}",
+                    where=f"{where}:{above + 1}",
+                    found=", ".join(name for name in names if name),
+                    expected=f"it in the first line; line {number} has it, and tail -n +{number} begins there",
+                )
 
 
 def _form(head: Head, delimiter: str | None, quote: str | None, where: str) -> Form:

@@ -124,6 +124,12 @@ class Mapping:
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def columns(self) -> set[str]:
+        """The columns that it names."""
+        fields = {column for column in self.fields.values() if not column.startswith("=")}
+        return {*fields, *(self.traits or {}).values(), *self.drop, *self.types}
+
     def checked(self, columns: tuple[str, ...], where: str) -> Mapping:
         """Itself, if every column that it names is there.
 

@@ -36,7 +36,8 @@ def look_of(source: Source, plan: Plan) -> Look:
     Raises:
         ImportProblem: If the mapping does not fit.
     """
-    look = look_at(source, kind=plan.format, delimiter=plan.delimiter, quote=plan.quote, header=plan.header)
+    how: dict[str, Any] = {"kind": plan.format, "delimiter": plan.delimiter, "quote": plan.quote}
+    look = look_at(source, **how, header=plan.header, wanted=plan.columns)
     plan.checked(look.columns, source.name)
     return look
 
