@@ -119,3 +119,21 @@ def test_titles_above_the_header(run, receiver, above):
         ("2024-01-07T00:00:00.000Z", {"Acme, Inc.: (Worldwide)": 31}),
         ("2024-01-14T00:00:00.000Z", {"Acme, Inc.: (Worldwide)": 48}),
     ]
+
+
+def test_columns_of_one_name(run, receiver):
+    """Jira's watchers and comments, a column for each: the later ones are numbered, and no name is there twice."""
+    data = (
+        b"Summary,Issue key,Watchers,Watchers,Watchers,Comment 2,Comment,Comment\n"
+        b'Export fails,A-1,w1,,w3,own,"22/Sep/25; ""Why?""\nSince May","so, what"\n'
+    )
+    status, _, errors = run(data, *TRACK, "Issue key")
+    assert status == 0, errors
+    assert receiver.messages[0]["properties"] == {
+        "Summary": "Export fails",
+        "Watchers": "w1",
+        "Watchers 3": "w3",
+        "Comment 2": "own",
+        "Comment": '22/Sep/25; "Why?"\nSince May',
+        "Comment 3": "so, what",
+    }

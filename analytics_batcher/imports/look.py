@@ -86,7 +86,7 @@ def look_at(
     if isinstance(first, RowProblem):
         raise ImportProblem(f"the first row cannot be read: {first.detail}", where=f"{source.name}:1")
     if header:
-        names, sample = _names(first, source.name), found[1:]
+        names, sample = _names(first), found[1:]
         _check_line(head, names, set(wanted), where=source.name, above=above)
     else:
         names, sample = tuple(str(place + 1) for place in range(len(first))), found
@@ -127,12 +127,19 @@ def _look_at_json(source: Source, head: Head) -> Look:
     return Look(form, names, cells, head.skipped, 0, head.whole)
 
 
-def _names(row: Sequence[str], where: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in row)
-    for name in names:
-        if name and names.count(name) > 1:
-            raise ImportProblem(f"two columns are called {name!r}", where=f"{where}:1", expected="a name for each")
-    return names
+def _names(row: Sequence[str]) -> tuple[str, ...]:
+    """The columns' names; where several are called the same, as in Jira's exports, the later ones are numbered."""
+    names = [name.strip() for name in row]
+    taken, seen = set(names), set()
+    for place, name in enumerate(names):
+        if name and name in seen:
+            number = 2
+            while f"{name} {number}" in taken:
+                number += 1
+            names[place] = f"{name} {number}"
+            taken.add(names[place])
+        seen.add(name)
+    return tuple(names)
 
 
 def _check_line(head: Head, names: Sequence[str], wanted: set[str], *, where: str, above: int) -> None:
