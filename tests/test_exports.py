@@ -137,3 +137,30 @@ def test_columns_of_one_name(run, receiver):
         "Comment": '22/Sep/25; "Why?"\nSince May',
         "Comment 3": "so, what",
     }
+
+
+def test_rows_that_end_with_a_delimiter(run, receiver):
+    """Where all rows end with one and the header does not, the empty cells behind it are no cells too many."""
+    data = "id\tname\tseats\na1\tOne\t1\t\na2\tTwo\t2\t\na3\t\t\t\n".encode("utf-16")
+    status, facts, errors = run(data, *ACCOUNT, "id", name="export.tsv")
+    assert (status, facts["rows"]) == (0, 3), errors
+    assert [one["traits"] for one in receiver.messages] == [
+        {"name": "One", "seats": 1},
+        {"name": "Two", "seats": 2},
+        {},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "refused"),
+    [
+        (b"id,name,city,note\na1,One,Rome,x\na2,Smith, Inc.,Oslo,\na3,Three,Bonn,y\n", 1),
+        (b"id,a\nb1,1,x\nb2,2,\nb3,3,\n", 3),
+        (b"id,a\nb1,1\nb2,2\nb3,3,\n", 1),
+    ],
+    ids=["a delimiter within a name", "something behind the header", "one row only"],
+)
+def test_a_cell_too_many_is_still_refused(run, data, refused):
+    """A row whose cells may have been shifted is refused, though the last of them is empty."""
+    status, facts, errors = run(data, *ACCOUNT, "id")
+    assert (status, facts["rejected"]) == (3, refused), errors

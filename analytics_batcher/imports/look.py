@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -88,6 +89,7 @@ def look_at(
     if header:
         names, sample = _names(first), found[1:]
         _check_line(head, names, set(wanted), where=source.name, above=above)
+        names += ("",) * _unnamed(names, [row for row, _, _ in sample])
     else:
         names, sample = tuple(str(place + 1) for place in range(len(first))), found
         offset, line = head.skipped, above
@@ -140,6 +142,17 @@ def _names(row: Sequence[str]) -> tuple[str, ...]:
             taken.add(names[place])
         seen.add(name)
     return tuple(names)
+
+
+def _unnamed(names: Sequence[str], rows: Sequence[Any]) -> int:
+    """How many columns stand behind the header's last one: most rows end with a delimiter, and the header does not.
+
+    What is in them would be sent nowhere, so they are empty ones, or else there are none.
+    """
+    lists = [row for row in rows if isinstance(row, list)]
+    ((width, _),) = Counter(map(len, lists)).most_common(1) or [(0, 0)]
+    behind = (cell for row in lists if len(row) == width for cell in row[len(names) :])
+    return 0 if any(behind) else max(width - len(names), 0)
 
 
 def _check_line(head: Head, names: Sequence[str], wanted: set[str], *, where: str, above: int) -> None:
