@@ -164,3 +164,11 @@ def test_a_cell_too_many_is_still_refused(run, data, refused):
     """A row whose cells may have been shifted is refused, though the last of them is empty."""
     status, facts, errors = run(data, *ACCOUNT, "id")
     assert (status, facts["rejected"]) == (3, refused), errors
+
+
+@pytest.mark.parametrize("name", ["export.json", "export.jsonl"])
+def test_a_json_array_is_no_json_lines(run, name):
+    """An array of objects, in one line or in many, is called by its name, with what makes lines of it."""
+    for data in (b'[{"id": 1}, {"id": 2}]', b'\n[\n  {"id": 1},\n  {"id": 2}\n]\n'):
+        status, _, errors = run(data, *ACCOUNT, "id", name=name)
+        assert (status, "one JSON array" in errors, "jq -c '.[]'" in errors) == (1, True, True)

@@ -25,6 +25,7 @@ _JSON_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
 _TRIED_LINES: Final = 200
 _EARLY_LINES: Final = 20
 _SEPARATOR: Final = re.compile(rb'"?sep=([\t -~])"?\r?\n', re.IGNORECASE)
+_ARRAY: Final = re.compile(rb"\s*\[\s*\{")
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,18 @@ def _without_separator(head: Head) -> tuple[Head, str | None]:
 def _is_json(path: str, head: Head) -> bool:
     name = path.lower().removesuffix(".gz")
     return name.endswith(_JSON_ENDINGS) or (
-        not name.endswith((".csv", ".tsv", ".txt")) and head.data.lstrip()[:1] == b"{"
+        not name.endswith((".csv", ".tsv", ".txt"))
+        and (head.data.lstrip()[:1] == b"{" or _ARRAY.match(head.data) is not None)
     )
 
 
 def _look_at_json(source: Source, head: Head) -> Look:
+    if _ARRAY.match(head.data):
+        raise ImportProblem(
+            "all of it is one JSON array",
+            where=f"{source.name}:1",
+            expected="JSON Lines, an object in each line, as jq -c '.[]' makes them",
+        )
     form = Form("jsonl", head.encoding, wide=head.wide)
     rows = [row for _, row in islice(Rows(_stream(head), form), SAMPLE_ROWS) if isinstance(row, dict)]
     if not rows:
