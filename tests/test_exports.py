@@ -172,3 +172,9 @@ def test_a_json_array_is_no_json_lines(run, name):
     for data in (b'[{"id": 1}, {"id": 2}]', b'\n[\n  {"id": 1},\n  {"id": 2}\n]\n'):
         status, _, errors = run(data, *ACCOUNT, "id", name=name)
         assert (status, "one JSON array" in errors, "jq -c '.[]'" in errors) == (1, True, True)
+
+
+def test_lines_that_end_with_a_carriage_return(run):
+    """What an old Excel for Mac wrote is refused whole, with what makes newlines of it."""
+    status, _, errors = run(b"id,name\ra1,One\r", *ACCOUNT, "id")
+    assert (status, "carriage return" in errors, "tr '" in errors) == (1, True, True)

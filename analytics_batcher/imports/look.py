@@ -188,7 +188,9 @@ def _form(head: Head, delimiter: str | None, quote: str | None, where: str) -> F
     if quote is not None and len(quote) > 1:
         raise ImportProblem("a quote is one character, or nothing", where="quote", found=quote)
     if b"\n" not in head.data and b"\r" in head.data:
-        raise ImportProblem("its lines end with a carriage return alone", where=where, expected="newlines")
+        raise ImportProblem(
+            "its lines end with a carriage return alone", where=where, expected="newlines, as tr '\\r' '\\n' makes them"
+        )
     best, form = (0.0, 0), Form("csv", head.encoding, delimiter or ",", '"' if quote is None else quote, head.wide)
     for one in _DELIMITERS if delimiter is None else (delimiter,):
         for other in ('"', "'", "") if quote is None else (quote,):
