@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import TOKEN
 
+from analytics_batcher.imports.columns import moment_of, moments_in, zone_of
+
 pytest.importorskip("click", reason="the command needs the extra `cli`")
 
 PREFIX = "ANALYTICS_BATCHER_"
@@ -178,3 +180,20 @@ def test_lines_that_end_with_a_carriage_return(run):
     """What an old Excel for Mac wrote is refused whole, with what makes newlines of it."""
     status, _, errors = run(b"id,name\ra1,One\r", *ACCOUNT, "id")
     assert (status, "carriage return" in errors, "tr '" in errors) == (1, True, True)
+
+
+def test_unix_time_with_a_fraction(run, receiver):
+    """Slack's and Python's way to write seconds is recognised, and no less exact than a millisecond."""
+    data = b"ts,user\n1594058332.037400,u1\n1594058333.5,u2\n1594058334,u3\n"
+    status, _, errors = run(data, *TRACK, "user", "--timestamp", "ts")
+    assert status == 0, errors
+    moments = ["2020-07-06T17:58:52.037Z", "2020-07-06T17:58:53.500Z", "2020-07-06T17:58:54.000Z"]
+    assert [one["timestamp"] for one in receiver.messages] == moments
+
+
+def test_unix_time_is_recognised_by_its_whole_seconds():
+    """A number with a point is a moment if it has ten digits before it, and no other one is."""
+    assert moments_in(["1594058332.0374", "1594058333"]).kind == "epoch_s"
+    assert moments_in(["159405833.5"]) is None
+    with pytest.raises(ValueError, match=r".*"):
+        moment_of("epoch_ms", zone_of("UTC"))("1594058332.5")

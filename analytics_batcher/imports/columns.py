@@ -38,6 +38,7 @@ _MORE_BOOLEANS: Final = {
     **dict.fromkeys(("f", "no", "n", "0", "off"), False),
 }
 _UNITS: Final = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6, "epoch_ns": 10**9}
+_SECONDS: Final = re.compile(r"[0-9]{10}\.[0-9]{1,9}")  # as Python and Slack write Unix time
 _DIGITS: Final = {10: "epoch_s", 13: "epoch_ms", 16: "epoch_us", 19: "epoch_ns"}
 
 NAMES: Final = (TEXT, "integer", "number", "comma_number", "boolean", "date", "datetime", *_UNITS)
@@ -80,6 +81,7 @@ def moments_in(cells: Sequence[str]) -> Found | None:
     """The type of a column of moments; `None` if it looks like no such."""
     given = [cell for cell in cells if cell]
     digits = [_DIGITS.get(len(cell)) if cell.isdecimal() else None for cell in given]
+    digits += ["epoch_s" for cell in given if _SECONDS.fullmatch(cell)]
     best = [(kind, sum(one == kind for one in digits)) for kind in _UNITS]
     best.append(("datetime", sum(any(fits(cell) for fits in _MOMENTS) for cell in given)))  # a day is one, too
     kind, fitting = max(best, key=lambda one: one[1])
@@ -131,7 +133,8 @@ def moment_of(kind: str, zone: tzinfo) -> Callable[[str], datetime]:
     """What makes a moment of a cell, as for `trait_of`."""
     if kind in _UNITS:
         unit = _UNITS[kind]
-        return lambda cell: datetime.fromtimestamp(_integer(cell) / unit, timezone.utc)
+        units = _seconds if unit == 1 else _integer
+        return lambda cell: datetime.fromtimestamp(units(cell) / unit, timezone.utc)
     if "%" in kind:
         return lambda cell: _zoned(datetime.strptime(cell, kind), zone)  # noqa: DTZ007 - the zone is put in
     return lambda cell: _zoned(_parsed(cell), zone)
@@ -172,6 +175,10 @@ def _parsed(cell: str) -> datetime:
         rest = _FRACTION.sub(lambda found: f".{found[1][:6].ljust(6, '0')}", rest)
         rest = _ZONE.sub(lambda found: f"{found[1]}:{found[2] or '00'}", rest)
         return datetime.fromisoformat(f"{day} {rest}".strip())
+
+
+def _seconds(cell: str) -> float:
+    return float(cell) if _SECONDS.fullmatch(cell) else _integer(cell)
 
 
 def _integer(cell: str) -> int:
