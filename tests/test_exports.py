@@ -15,6 +15,7 @@ import pytest
 from conftest import TOKEN
 
 from analytics_batcher.imports.columns import moment_of, moments_in, zone_of
+from analytics_batcher.imports.likely import formats_in, likely_in, option_for
 
 pytest.importorskip("click", reason="the command needs the extra `cli`")
 
@@ -197,3 +198,102 @@ def test_unix_time_is_recognised_by_its_whole_seconds():
     assert moments_in(["159405833.5"]) is None
     with pytest.raises(ValueError, match=r".*"):
         moment_of("epoch_ms", zone_of("UTC"))("1594058332.5")
+
+
+BANK = (
+    "Konto;Gebucht;Betrag;Saldo;Punkte;Menge;Text\r\n"
+    "17;31.12.2024;-24,95;1.200,5;1.234;3,125;M\xfcller\r\n"
+    "17;2.1.2025;5950,00;7;12.000;1,500;\r\n"
+).encode("cp1252")
+
+
+def test_a_dry_run_tells_what_text_may_be_meant_as(tmp_path, run, receiver):
+    """Decimal commas, dates and a guessed encoding are told with the option for each, and the options work."""
+    path = tmp_path / "bank.csv"
+    path.write_bytes(BANK)
+    done = run.dry(path, *TRACK, "Konto")
+    assert done.returncode == 0
+    notes = done.stderr.splitlines()
+    assert notes == [
+        f"{path} is not UTF-8, and is taken for cp1252; --encoding says another, such as cp1250",
+        f"{path}, column Gebucht is taken as text; --type Gebucht=%d.%m.%Y fits",
+        f"{path}, column Betrag is taken as text; --type Betrag=comma_number fits; likewise Saldo",
+        f"{path}, column Punkte is taken as number; --type Punkte=comma_number fits",
+    ]
+    types = [f"{name}=comma_number" for name in ("Betrag", "Saldo", "Punkte", "Menge")] + ["Gebucht=%d.%m.%Y"]
+    options = [word for one in types for word in ("--type", one)]
+    assert run.dry(path, *TRACK, "Konto", *options, "--encoding", "cp1252").stderr == ""
+    said = run.dry(path, *TRACK, "Konto", "--type", "Betrag=text", "--type", "Gebucht=text").stderr.splitlines()
+    assert [one for one in said if "column" in one] == [
+        f"{path}, column Saldo is taken as text; --type Saldo=comma_number fits",
+        notes[3],
+    ]
+    assert run(BANK, *TRACK, "Konto", *options)[0] == 0
+    assert [one["properties"] for one in receiver.messages] == [
+        {
+            "Gebucht": "2024-12-31T00:00:00.000Z",
+            "Betrag": -24.95,
+            "Saldo": 1200.5,
+            "Punkte": 1234,
+            "Menge": 3.125,
+            "Text": "Müller",
+        },
+        {"Gebucht": "2025-01-02T00:00:00.000Z", "Betrag": 5950.0, "Saldo": 7, "Punkte": 12000, "Menge": 1.5},
+    ]
+
+
+def test_a_format_is_proposed_for_timestamps(run):
+    """The error for a column of moments names the option that takes them, quoted for the shell."""
+    data = b"id,Order Date\nu1,1/18/2024\nu2,2/3/2024\n"
+    status, _, errors = run(data, *TRACK, "id", "--timestamp", "Order Date")
+    assert (status, "--type 'Order Date=%m/%d/%Y' fits\"" in errors) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("cells", "formats"),
+    [
+        (["31.12.2013", "", "2.1.2014"], ["%d.%m.%Y"]),
+        (["20.02.18"], ["%d.%m.%y"]),
+        (["1.2.24"], []),
+        (["1/18/2018"], ["%m/%d/%Y"]),
+        (["28/02/2018"], ["%d/%m/%Y"]),
+        (["01/02/2018"], ["%d/%m/%Y", "%m/%d/%Y"]),
+        (["10/31/2016 11:07:15 PM", "05/27/2011 12:00:00 AM"], ["%m/%d/%Y %I:%M:%S %p"]),
+        (["22/Sep/25 9:26 AM"], ["%d/%b/%y %I:%M %p"]),
+        (["23-Sep-11"], ["%d-%b-%y"]),
+        (["20240620"], ["%Y%m%d"]),
+        (["2012011"], []),
+        (["2004-01"], ["%Y-%m"]),
+        (["31.12.2013", "soon"], []),
+        (["1111/11/11"], []),
+        (["Kennedyplatz 1"], []),
+        ([], []),
+    ],
+)
+def test_formats_of_moments(cells, formats):
+    """A format is one in which all of the cells are days of our time; of two that fit, both are told."""
+    assert formats_in(cells) == formats
+
+
+@pytest.mark.parametrize(
+    ("columns", "likely"),
+    [
+        ({"a": ("text", ["24,95", "", "1.000"])}, {"a": ["comma_number"]}),
+        ({"a": ("text", ["6,718", "26,822"])}, {}),
+        ({"a": ("text", ["6,718", "12,345,678"])}, {}),
+        ({"a": ("text", ["24,95", "n/a"])}, {}),
+        ({"a": ("text", ["12,5 %"])}, {}),
+        ({"a": ("integer", ["1"]), "b": ("number", ["1.234"])}, {}),
+        ({"a": ("text", ["1,5"]), "b": ("number", ["1.234", "7"])}, {"a": ["comma_number"], "b": ["comma_number"]}),
+        ({"a": ("text", ["1,5"]), "b": ("number", ["1.234", "7.5"])}, {"a": ["comma_number"]}),
+    ],
+)
+def test_columns_of_decimal_commas(columns, likely):
+    """What may be thousands in English is not taken for a fraction; points are doubted only beside decimal commas."""
+    assert likely_in(columns) == likely
+
+
+def test_the_option_as_it_is_typed():
+    """What a shell would take apart is quoted."""
+    assert option_for("P1 [kW]", ["comma_number"]) == "--type 'P1 [kW]=comma_number' fits"
+    assert option_for("at", ["%d/%m/%y", "%m/%d/%y"]) == "--type at=%d/%m/%y fits, and so does %m/%d/%y"

@@ -16,13 +16,14 @@ import click
 
 from ..imports.calls import TYPE
 from ..imports.dry import DryResult, columns_of, dry_run, found_types
+from ..imports.likely import option_for
 from ..imports.look import look_at
 from ..imports.mapping import KINDS, NATIVE, Mapping, merged
 from ..imports.mapping_file import from_toml, proposed, to_toml
 from ..imports.problems import ImportProblem, RowProblem
 from ..imports.results import ImportResult, Job, State
 from ..imports.run import PATIENCE, Import
-from ..imports.source import STDIN, Source
+from ..imports.source import FALLBACK, STDIN, Source
 from . import app
 from .face import DONE, FAILED, SOME_REFUSED, WRONG_USAGE, Problem
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..imports.dry import Column
+    from ..imports.look import Look
     from .face import Face
     from .progress import Progress
 
@@ -202,15 +204,24 @@ def _write_mappings(face: Face, files: Sequence[str], options: dict[str, Any]) -
             source.close()
         plan = proposed(options["kind"] or "", look.columns, said)
         path.write_text(to_toml(plan, look.columns, found_types(look)), encoding="utf-8")
-        _show_columns(face, file, columns_of(look, plan, source.name))
+        _show_columns(face, file, plan, look, columns_of(look, plan, source.name))
         face.note(f"{path} is for you to look at and correct; --dry-run then tries it")
     return DONE
 
 
-def _show_columns(face: Face, file: str, columns: Sequence[Column]) -> None:
+def _show_columns(face: Face, file: str, plan: Mapping, look: Look, columns: Sequence[Column]) -> None:
     if columns:
         rows = [(one.name, _type_of(one), one.becomes or "not sent", ", ".join(one.examples)) for one in columns]
         face.table(file, ("column", "type", "becomes", "examples"), rows)
+    if plan.encoding is None and look.form.encoding == FALLBACK:
+        face.note(f"{file} is not UTF-8, and is taken for {FALLBACK}; --encoding says another, such as cp1250")
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for one in columns:
+        if one.likely:
+            alike.setdefault((one.kind, *one.likely), []).append(one.name)
+    for (kind, *kinds), (first, *others) in alike.items():
+        rest = f"; likewise {', '.join(others)}" if others else ""
+        face.note(f"{file}, column {first} is taken as {kind}; {option_for(first, kinds)}{rest}")
 
 
 def _type_of(column: Column) -> str:
@@ -224,8 +235,8 @@ def _dry(face: Face, jobs: Sequence[Job]) -> int:
     misfits: Counter[tuple[str, str, str]] = Counter()
     for job in sorted(jobs, key=lambda one: one.plan.rank):
 
-        def show(columns: Sequence[Column], job: Job = job) -> None:
-            _show_columns(face, job.path, columns)
+        def show(look: Look, columns: Sequence[Column], job: Job = job) -> None:
+            _show_columns(face, job.path, job.plan, look, columns)
 
         def tell(line: int, problem: RowProblem, job: Job = job) -> None:
             if problem.reason == TYPE and problem.column != job.plan.fields.get("timestamp"):

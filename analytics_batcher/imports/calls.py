@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import MessageError
 from .columns import TEXT, found_in, iso, moment_given_of, moment_of, moments_in, trait_of, zone_of
+from .likely import formats_in, option_for
 from .mapping import KINDS, NATIVE
 from .problems import ImportProblem, RowProblem
 
@@ -279,11 +280,13 @@ def kinds_of(plan: Plan, look: Look, where: str) -> dict[str, str]:
         texts = [one if isinstance(one, str) else str(one) for one in look.cells.get(column, ())]
         found = moments_in(texts)
         if found is None and any(texts):
+            formats = formats_in(texts)
+            other = option_for(column, formats) if formats else "--type says another format, such as %d/%m/%Y"
             raise ImportProblem(
                 "the column of the timestamps has none that can be recognised",
                 where=f"{where}, column {column}",
                 found=repr(next(text for text in texts if text))[:_SHOWN],
-                expected="ISO 8601 or Unix time; --type says another format, such as %d/%m/%Y",
+                expected=f"ISO 8601 or Unix time; {other}",
             )
         kinds[column] = found.kind if found else "datetime"
     return kinds

@@ -16,6 +16,7 @@ from .calls import Caller, kinds_of
 from .columns import Found, found_in
 from .connecting import from_environment
 from .ids import ids_for
+from .likely import likely_in
 from .mapping import NATIVE
 from .one_file import look_of
 from .problems import RowProblem
@@ -47,6 +48,7 @@ class Column:
         becomes: What it becomes: a field, a trait's name; empty if it is not sent.
         examples: The first cells that are not empty.
         misfits: How many of the cells that were looked at are not of the type.
+        likely: What else it may be meant as, which only a person can tell.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Column:
     becomes: str
     examples: Sequence[str]
     misfits: int = 0
+    likely: Sequence[str] = ()
 
 
 class Sample(NamedTuple):
@@ -103,6 +106,8 @@ def columns_of(look: Look, plan: Plan, where: str) -> list[Column]:
     kinds = kinds_of(plan, look, where)
     fields = {column: name for name, column in plan.fields.items()}
     traits = {column: f"trait {name}" for name, column in plan.content(look.columns).items()}
+    read = {} if look.form.kind == "jsonl" else {name: (kinds[name], look.cells[name]) for name in traits}
+    likely = likely_in({name: one for name, one in read.items() if name not in plan.types})
     columns = []
     for name in look.columns:
         if not name:
@@ -117,6 +122,7 @@ def columns_of(look: Look, plan: Plan, where: str) -> list[Column]:
                 fields.get(name) or traits.get(name, ""),
                 [text[:_EXAMPLE_CHARACTERS] for text in texts[:_EXAMPLES]],
                 found.cells - found.fitting if found.kind == kinds[name] and not is_field else 0,
+                likely.get(name, ()),
             )
         )
     return columns
@@ -131,7 +137,7 @@ def dry_run(
     job: Job,
     *,
     connect: Connect = from_environment,
-    show: Callable[[Sequence[Column]], object] | None = None,
+    show: Callable[[Look, Sequence[Column]], object] | None = None,
     tell: Callable[[int, RowProblem], object] | None = None,
 ) -> DryResult:
     """Do all of an import but the sending; no file is written.
@@ -139,7 +145,7 @@ def dry_run(
     Args:
         job: The source.
         connect: Makes the client, of the options that are given to it.
-        show: Is told of the columns, before the rows are read.
+        show: Is told what the source looks like, and of the columns, before the rows are read.
         tell: Is told of each row that would be refused, with its line.
 
     Raises:
@@ -151,7 +157,7 @@ def dry_run(
     try:
         look = look_of(source, job.plan)
         if show is not None:
-            show(columns_of(look, job.plan, source.name))
+            show(look, columns_of(look, job.plan, source.name))
         stream, _ = source.at(look.offset)
         rows = Rows(stream, look.form, offset=look.offset, line=look.line, width=len(look.columns))
         return _Check(job, look, connect, tell).run(rows, source.name)

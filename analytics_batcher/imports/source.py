@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STDIN: Final = "-"
 HEAD_BYTES: Final = 2**18
 """What is looked at before anything is sent: it shows the encoding, the delimiter and the columns' types."""
+FALLBACK: Final = "cp1252"
+"""What is taken for the encoding of what is not UTF-8."""
 _PIECE_BYTES: Final = 2**20
 _MARK: Final = "analytics_batcher.marked"
 _ESCAPED: Final = 0xDC00
@@ -229,7 +231,7 @@ def _guessed(data: bytes, *, whole: bool) -> str:
     if lines and not whole and data.endswith(lines[-1]):
         del lines[-1]  # it may be cut within a character
     fitting = sum(_is_utf8(line) for line in lines)
-    return "utf-8" if fitting >= len(lines) - fitting else "cp1252"
+    return "utf-8" if fitting >= len(lines) - fitting else FALLBACK
 
 
 def _is_utf8(line: bytes) -> bool:
