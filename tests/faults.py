@@ -1592,6 +1592,42 @@ IMPORTS = [
         ["test_import_rows.py::test_a_new_file_is_on_the_disk_with_its_name"],
     ),
     Fault(
+        "an import sends without a word on the types that it found",
+        "imports/one_file.py",
+        {"            self._show(job, look)\n": "            pass\n"},
+        ["test_import.py::test_types_are_said_before_anything_is_sent"],
+    ),
+    Fault(
+        "what is wrong with a later file is told of when the first one was sent",
+        "imports/run.py",
+        {"            _check(job)\n": "            pass\n"},
+        ["test_import.py::test_a_file_that_makes_no_sense_is_told_of_before_another_is_sent"],
+    ),
+    Fault(
+        "a pipe is taken for a file",
+        "imports/source.py",
+        {"not path.is_file() and not path.is_dir()": "path.is_dir() and not path.is_dir()"},
+        ["test_import.py::test_a_file_that_makes_no_sense_is_told_of_before_another_is_sent"],
+    ),
+    Fault(
+        "a row with a NUL is sent",
+        "imports/rows.py",
+        {'            if b"\\0" in raw:': '            if b"\\0\\0\\0" in raw:'},
+        ["test_import_rows.py::test_a_row_with_a_nul_is_refused"],
+    ),
+    Fault(
+        "the line by which a file tells its separator is its header",
+        "imports/look.py",
+        {"    if found is None:\n        return head, None": "    if found or not found:\n        return head, None"},
+        ["test_exports.py::test_an_export_that_tells_excel_its_separator"],
+    ),
+    Fault(
+        "cells behind the header's last one are dropped without a word",
+        "imports/look.py",
+        {"return 0 if any(behind) else": "return"},
+        ["test_exports.py::test_a_cell_too_many_is_still_refused"],
+    ),
+    Fault(
         "files are sent in the order in which they were named",
         "imports/run.py",
         {"self.jobs = sorted(jobs, key=lambda job: job.plan.rank)": "self.jobs = list(jobs)"},

@@ -648,6 +648,9 @@ def test_on_a_terminal(tmp_path, settings, receiver, columns, colours):
     books = receiver.decide = Books(receiver, faults=0)
     status, screen = terminal.seen([*program, "accounts.csv", "tracks.csv"], environment, columns, colours=colours)
     assert (status, screen.colours) == (3, colours)
+    shown = [line.split() for line in screen.lines]
+    assert ["seats", "integer", "trait", "seats"] in [line[:4] for line in shown]
+    assert all(["name", "text", "trait", "name", "One"] in map(str.split, frame) for frame in screen.frames)
     assert any(line.startswith("waiting: HTTP 429") and "s)" in line for frame in screen.frames for line in frame)
     lines = [line.split() for line in screen.lines]
     assert ["accounts.csv", "1", "1", "0", "0", "0"] in lines
@@ -655,6 +658,47 @@ def test_on_a_terminal(tmp_path, settings, receiver, columns, colours):
     assert ["rejected", "rows", "in", "tracks.csv.rejected.jsonl"] in lines
     assert max(map(len, screen.lines)) <= columns
     assert len(books.first) == 2_991
+
+
+def test_types_are_said_before_anything_is_sent(tmp_path, settings, receiver):
+    """What each column becomes is printed, and what a person had better look at, before the vendor hears of a row."""
+    path = tmp_path / "accounts.csv"
+    path.write_text("id,since,seats\na,31.12.2020,5\n")
+    receiver.script(Reply(hang=True))
+    process = started(settings, path, "--as", "account", "--id", "id", "--patience", "0.5")
+    try:
+        out, errors = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, receiver.messages) == (1, ())
+    assert [line.split() for line in out.decode().splitlines()[2:5]] == [
+        ["id", "text", "id", "a"],
+        ["since", "text", "trait", "since", "31.12.2020"],
+        ["seats", "integer", "trait", "seats", "5"],
+    ]
+    assert b"column since is taken as text; --type since=%d.%m.%Y fits" in errors
+
+
+def test_a_file_that_makes_no_sense_is_told_of_before_another_is_sent(tmp_path, settings, receiver):
+    """Of several files none is sent if the mapping of one does not fit; a pipe, which can be read once, is none."""
+    accounts, tracks = tmp_path / "accounts.csv", tmp_path / "tracks.csv"
+    write_accounts(accounts, 10)
+    tracks.write_text("user,event,at\nu,e,2024-01-02\n")
+    (tmp_path / "accounts.csv.mapping.toml").write_text(ACCOUNTS)
+    (tmp_path / "tracks.csv.mapping.toml").write_text(TRACKS)
+    status, _, errors = command(settings, accounts, tracks)
+    assert status == 1
+    assert f"{tracks}:1" in errors
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        status, _, errors = command(settings, tmp_path / "pipe", "--as", "account", "--id", "id")
+        assert status == 1
+        assert "standard input" in errors
+    assert not receiver.requests
+    assert {one.name for one in tmp_path.iterdir()} <= {"accounts.csv", "tracks.csv", "pipe"} | {
+        f"{name}.csv.mapping.toml" for name in ("accounts", "tracks")
+    }
 
 
 def test_wrong_usage(tmp_path, settings):

@@ -90,6 +90,15 @@ def test_bytes_that_are_no_text_cost_their_row(tmp_path, encoding, bad, named):
     assert (last.found, rest) == ("byte ff", "\udcff")
 
 
+def test_a_row_with_a_nul_is_refused():
+    """No Python makes text of it that a vendor's database would refuse; the rows around it are read."""
+    found = [
+        row if isinstance(row, list) else (row.reason, row.detail)
+        for _, row in Rows(io.BytesIO(b"a,b\n1,\0\n2,3\n"), Form())
+    ]
+    assert found == [["a", "b"], ("unreadable", "has a NUL character"), ["2", "3"]]
+
+
 @pytest.mark.parametrize(
     ("cells", "kind"),
     [

@@ -321,7 +321,12 @@ def _rows_in(path: str) -> int | None:
 
 def _send(face: Face, jobs: Sequence[Job], options: dict[str, Any]) -> int:
     bars, begun = _Bars(face), time.monotonic()
-    work = Import(jobs, progress=bars.tell, patience=options["patience"], restart=options["restart"])
+
+    def show(job: Job, look: Look) -> None:
+        bars.end()
+        _show_columns(face, job.path, job.plan, look, columns_of(look, job.plan, job.path))
+
+    work = Import(jobs, progress=bars.tell, show=show, patience=options["patience"], restart=options["restart"])
     with _stopping(work) as came:
         try:
             result = work.run()

@@ -112,7 +112,7 @@ def columns_of(look: Look, plan: Plan, where: str) -> list[Column]:
     for name in look.columns:
         if not name:
             continue
-        texts = [str(cell) for cell in look.cells[name] if cell not in {"", None} or cell is False]
+        texts = [str(cell) for cell in look.cells[name] if cell is not None and cell != ""]
         found = found_in(texts)
         is_field = name in fields and fields[name] != "timestamp"
         columns.append(

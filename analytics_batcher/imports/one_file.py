@@ -51,16 +51,25 @@ class FileImport:
         settling: Waits for the client.
         restart: Whether to begin anew, whatever an earlier run has settled.
         tell: Is told how it goes on.
+        show: Is told what the source looks like, before anything of it is sent.
     """
 
     def __init__(
-        self, job: Job, client: Client, settling: Settling, *, restart: bool, tell: Callable[[State], object]
+        self,
+        job: Job,
+        client: Client,
+        settling: Settling,
+        *,
+        restart: bool,
+        tell: Callable[[State], object],
+        show: Callable[[Job, Look], object] | None = None,
     ) -> None:
         self._job = job
         self._client = client
         self._settling = settling
         self._restart = restart
         self._tell = tell
+        self._show = show
         self._most = CHUNK_ROWS if len(client.stats().destinations) == 1 else _SHARED_ROWS
         self._form = Form()
         self._note: Checkpoint | None = None
@@ -117,6 +126,8 @@ class FileImport:
         self._rejected.keep(note.rejected_bytes)
         if job.checkpoint_path is not None:  # before the first row: its time is to be the same in each run
             checkpoints.write(job.checkpoint_path, note)
+        if self._show is not None:
+            self._show(job, look)
         self._send(rows, caller, ids_for(job.plan.digest))
 
     def _known(self, source: Source, look: Look) -> Checkpoint:

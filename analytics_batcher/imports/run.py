@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..retry import Retry
+from .calls import kinds_of
 from .connecting import from_environment
-from .one_file import CHUNK_ROWS, FileImport
+from .one_file import CHUNK_ROWS, FileImport, look_of
 from .results import ImportResult, Sums
 from .settling import Settling, Stopped
+from .source import STDIN, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .connecting import Connect
+    from .look import Look
     from .results import Job, State
 
 PATIENCE: Final = 600.0
@@ -27,6 +30,7 @@ class Import:
         jobs: The sources. They are sent in the order that vendors need: organizations, accounts, users, then the rest.
         connect: Makes the client, of the options that are given to it.
         progress: Is told how it goes on, a few times a second.
+        show: Is told of each source, and what it looks like, before anything of it is sent.
         patience: Seconds without any progress after which it ends.
         restart: Whether to begin anew, whatever an earlier run has settled.
     """
@@ -37,12 +41,14 @@ class Import:
         *,
         connect: Connect = from_environment,
         progress: Callable[[State], object] | None = None,
+        show: Callable[[Job, Look], object] | None = None,
         patience: float = PATIENCE,
         restart: bool = False,
     ) -> None:
         self.jobs = sorted(jobs, key=lambda job: job.plan.rank)
         self._connect = connect
         self._progress = progress
+        self._show = show
         self._patience = patience
         self._restart = restart
         self._stop = False
@@ -68,10 +74,12 @@ class Import:
         """Send the rows.
 
         Raises:
-            ImportProblem: If a source, or a mapping, makes no sense; nothing of this source was sent.
+            ImportProblem: If a source, or a mapping, makes no sense. That of any file is said before anything is sent.
             OSError: If a file cannot be read or written.
             ValueError: If a setting is wrong.
         """
+        for job in self.jobs:
+            _check(job)
         settling = Settling(self._patience)
         link = self._connect(
             strict=True,
@@ -93,7 +101,7 @@ class Import:
             for job in self.jobs:
                 link.check(job.plan.kind, job.path)
             for job in self.jobs:
-                work = FileImport(job, client, settling, restart=self._restart, tell=self._tell)
+                work = FileImport(job, client, settling, restart=self._restart, tell=self._tell, show=self._show)
                 try:
                     work.run()
                 finally:
@@ -110,3 +118,13 @@ class Import:
         self._files[state.path] = state.sums
         if self._progress is not None:
             self._progress(state)
+
+
+def _check(job: Job) -> None:
+    """Look at a file, so that what is wrong with a later one is said before the first one was sent."""
+    if job.path != STDIN:
+        source = Source(job.path, job.plan.encoding)
+        try:
+            kinds_of(job.plan, look_of(source, job.plan), source.name)
+        finally:
+            source.close()

@@ -99,7 +99,14 @@ class Source:
 
     def _raw(self) -> io.BufferedReader:
         if self.is_file:
-            return cast("io.BufferedReader", Path(self.path).open("rb", _PIECE_BYTES))
+            path = Path(self.path)
+            if (
+                path.exists() and not path.is_file() and not path.is_dir()
+            ):  # it can be read once, and a file is looked at
+                raise ImportProblem(
+                    "is no file that can be read twice", where=self.path, expected="a file; or -, and standard input"
+                )
+            return cast("io.BufferedReader", path.open("rb", _PIECE_BYTES))
         return cast("io.BufferedReader", sys.stdin.buffer)
 
     @property
