@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..calls import segment_flags
@@ -46,7 +47,7 @@ class Column:
         name: Its name.
         kind: Its type.
         becomes: What it becomes: a field, a trait's name; empty if it is not sent.
-        examples: The first cells that are not empty.
+        examples: The first different cells that are not empty.
         misfits: How many of the cells that were looked at are not of the type.
         likely: What else it may be meant as, which only a person can tell.
     """
@@ -120,7 +121,7 @@ def columns_of(look: Look, plan: Plan, where: str) -> list[Column]:
                 name,
                 "text" if is_field else kinds[name],
                 fields.get(name) or traits.get(name, ""),
-                [text[:_EXAMPLE_CHARACTERS] for text in texts[:_EXAMPLES]],
+                [text[:_EXAMPLE_CHARACTERS] for text in islice(dict.fromkeys(texts), _EXAMPLES)],
                 found.cells - found.fitting if found.kind == kinds[name] and not is_field else 0,
                 likely.get(name, ()),
             )
