@@ -1482,7 +1482,7 @@ IMPORTS = [
     Fault(
         "a row without a time of its own gets that of the run",
         "imports/one_file.py",
-        {"started=datetime.fromisoformat(note.started)": "started=datetime.now(timezone.utc)"},
+        {"started=note.started": "started=datetime.now(timezone.utc).isoformat()"},
         ["test_import.py::test_a_second_run_repeats_the_same_messages"],
     ),
     Fault(
@@ -1604,10 +1604,34 @@ IMPORTS = [
         ["test_import.py::test_a_file_that_makes_no_sense_is_told_of_before_another_is_sent"],
     ),
     Fault(
-        "a pipe is taken for a file",
-        "imports/source.py",
-        {"not path.is_file() and not path.is_dir()": "path.is_dir() and not path.is_dir()"},
-        ["test_import.py::test_a_file_that_makes_no_sense_is_told_of_before_another_is_sent"],
+        "a reader's death is the file's end",
+        "imports/reading.py",
+        {'    raise Stopped(f"the process that reads': '    return []\n    raise Stopped(f"the process that reads'},
+        ["test_import_reading.py::test_an_import_whose_reader_is_killed_goes_on_later"],
+    ),
+    Fault(
+        "a signal for all processes ends the one that reads",
+        "imports/reading.py",
+        {"signal.signal(getattr(signal, name), signal.SIG_IGN)": "pass"},
+        ["test_import_reading.py::test_a_stop_of_all_processes_settles_what_is_in_flight"],
+    ),
+    Fault(
+        "a file that has taken another's place is read on",
+        "imports/reading.py",
+        {"if source.identity != task.identity:": "if not source.identity:"},
+        ["test_import_reading.py::test_a_file_that_was_replaced_is_not_read"],
+    ),
+    Fault(
+        "an error of the file ends the process that reads without a word",
+        "imports/reading.py",
+        {"            if isinstance(error, BrokenPipeError):\n": "            if error:\n"},
+        ["test_import_reading.py::test_a_broken_file_is_told_of_as_where_it_is_read_here"],
+    ),
+    Fault(
+        "what was settled is read ahead again",
+        "imports/reading.py",
+        {"source.at(task.offset)": "source.at(task.look.offset)"},
+        ["test_import_reading.py::test_what_is_read_ahead_is_what_is_read_here"],
     ),
     Fault(
         "a row with a NUL is sent",

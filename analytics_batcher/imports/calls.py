@@ -1,27 +1,30 @@
-"""A row becomes a call of the client."""
+"""What the call is given for a row: plain data, which another process can make."""
 
 from __future__ import annotations
 
 from functools import partial
 from operator import itemgetter, methodcaller
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..errors import MessageError
 from .columns import TEXT, found_in, iso, moment_given_of, moment_of, moments_in, trait_of, zone_of
 from .likely import formats_in, option_for
 from .mapping import KINDS, NATIVE
 from .problems import ImportProblem, RowProblem
+from .rows import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from ..client import Client
+    from ..errors import MessageError
     from .columns import Convert
     from .look import Look
+    from .mapping import Kind
     from .mapping import Mapping as Plan
 
     Get = Callable[[Any], Any]
+    Given = tuple[list[Any], dict[str, Any]]
+    """What a call is given, by position and by name."""
 
 _FIELDS: Final = {
     "userId": ("id", "user_id"),
@@ -44,36 +47,43 @@ _MISFITS: Final = (ValueError, TypeError, AttributeError, OverflowError, OSError
 """What a converter raises for a cell that is not of its type, or for a JSON value that is no text."""
 
 
-class Caller:
-    """Makes the calls for one source's rows.
+def call_of(client: Client, kind: str) -> Callable[..., object]:
+    """What takes a `Given`.
 
     Args:
-        client: With `strict=True`.
+        client: The client.
+        kind: One of `KINDS`, or `native`.
+    """
+    return client.enqueue if kind == NATIVE else cast("Callable[..., object]", getattr(client, KINDS[kind].call))
+
+
+class Conversion:
+    """What the calls for one source's rows are given.
+
+    Args:
         plan: Which column becomes what.
-        look: What the source looks like.
+        look: What the source looks like; the first cells are not asked for.
         kinds: The columns' types.
-        started: The moment of rows that have none of their own.
+        started: The moment of rows that have none of their own, in ISO 8601 with a zone.
         where: What errors call the source.
+        id_field: Where a native message has its id.
 
     Raises:
-        ImportProblem: If the column of the moments has none.
+        ImportProblem: If native messages are to come out of cells.
     """
 
     def __init__(
         self,
-        client: Client,
         plan: Plan,
         look: Look,
         *,
         kinds: Mapping[str, str],
-        started: datetime,
+        started: str,
         where: str = "",
         id_field: str = "messageId",
     ) -> None:
-        self._client = client
         self._plan = plan
         self._look = look
-        self._where = where
         self._id_field = id_field
         self._json = look.form.kind == "jsonl"
         self._zone = zone_of(plan.timezone)
@@ -81,48 +91,62 @@ class Caller:
         self._kinds = kinds
         self._named = {*plan.fields.values(), *plan.drop}
         self._message_id = self._field(plan.fields["message_id"]) if "message_id" in plan.fields else None
-        self.put: Callable[[Any, str], None]
-        """Calls the client with a row and its id; raises `RowProblem` if it is refused at once."""
+        self.given: Callable[[Any, str], Given]
+        """Makes of a row and its id what the call is given; raises `RowProblem` if a cell is not of its type."""
         if plan.kind == NATIVE:
             if not self._json:
                 raise ImportProblem("native messages are JSON Lines", where=where, found=look.form.kind)
             self._message_id = methodcaller("get", id_field)
-            self.put = self._put_native
+            self.given = self._native
             return
-        self._kind = KINDS[plan.kind]
-        self.put = self._compiled(started)
+        self.given = self._compiled(KINDS[plan.kind], iso(moment_of("datetime", self._zone)(started)))
 
-    @property
-    def brings_ids(self) -> bool:
-        """Whether rows may have ids of their own."""
-        return self._message_id is not None
-
-    def given_id(self, row: Any) -> str | None:
+    def own_id(self, row: Any) -> str | None:
         """The id that a row brings with it, if it does."""
         if self._message_id is None:
             return None
         given = self._message_id(row)
         return None if given is None or given == "" else str(given)
 
-    def _compiled(self, started: datetime) -> Callable[[Any, str], None]:
-        """The calls of one kind, all that the rows have in common looked up once."""
-        plan, kind = self._plan, self._kind
+    def refused(self, error: MessageError, raw: bytes) -> RowProblem:
+        """What is wrong with a row of which the call was refused.
+
+        Args:
+            error: What the client said.
+            raw: The bytes that the row is made of.
+        """
+        word = error.detail.partition(" ")[0]
+        named = [self._plan.fields[name] for name in _FIELDS.get(word, ()) if name in self._plan.fields]
+        if not named or named[0].startswith("="):
+            return RowProblem(str(error.reason), error.detail)
+        row = row_of(raw, self._look.form)
+        column, cell = named[0], self._field(named[0])(row)
+        if word == "timestamp":  # it may be text that nobody has read before
+            try:
+                moment_of(self._kinds[column], self._zone)(_text_of(cell))
+            except _MISFITS:
+                return _misfit(column, cell, self._kinds[column])
+        return RowProblem(str(error.reason), error.detail, column=column, found=_shown(cell))
+
+    def _native(self, row: dict[str, Any], own_id: str) -> Given:
+        return [row if self._id_field in row else {**row, self._id_field: own_id}], {}
+
+    def _compiled(self, kind: Kind, started: str) -> Callable[[Any, str], Given]:
+        """For the rows of one kind, all that they have in common looked up once."""
+        plan = self._plan
         arguments = [self._argument(name) for name in kind.arguments]
         if kind.content:
             arguments.append(self._content())
         keywords = [(name, self._optional(plan.fields[name])) for name in kind.keywords if name in plan.fields]
-        call, moment, refused = getattr(self._client, kind.call), self._moments(started), self._refused
+        keywords.append(("timestamp", self._moments(started)))
 
-        def put(row: Any, own_id: str) -> None:
-            given = {"timestamp": moment(row), "message_id": own_id}
+        def given(row: Any, own_id: str) -> Given:
+            named = {"message_id": own_id}
             for name, get in keywords:
-                given[name] = get(row)
-            try:
-                call(*[get(row) for get in arguments], **given)
-            except MessageError as error:
-                raise refused(error, row) from None
+                named[name] = get(row)
+            return [get(row) for get in arguments], named
 
-        return put
+        return given
 
     def _argument(self, name: str) -> Get:
         """An argument's value; what a call can be without is `None` where the cell is empty."""
@@ -144,18 +168,15 @@ class Caller:
         place = self._places[column]
         return methodcaller("get", place) if self._json else itemgetter(place)
 
-    def _moments(self, started: datetime) -> Get:
-        column = self._plan.fields.get("timestamp")
-        if column is None:
-            text = iso(started)
-            return lambda _: text
+    def _moments(self, started: str) -> Get:
+        column = self._plan.fields.get("timestamp", f"={started}")
         get = self._field(column)
         if column.startswith("="):
             return get
         kind = self._kinds[column]
         convert = moment_given_of(kind, self._zone)
 
-        def moment(row: Any) -> datetime | str:
+        def moment(row: Any) -> str:
             cell = get(row)
             try:
                 return convert(_text_of(cell))
@@ -213,25 +234,6 @@ class Caller:
                     column = self._look.columns[places[name]]
                     return _misfit(column, cell, self._kinds[column])
         return RowProblem(TYPE, "a cell is not of its column's type")
-
-    def _refused(self, error: MessageError, row: Any) -> RowProblem:
-        word = error.detail.partition(" ")[0]
-        named = [self._plan.fields[name] for name in _FIELDS.get(word, ()) if name in self._plan.fields]
-        if not named or named[0].startswith("="):
-            return RowProblem(str(error.reason), error.detail)
-        column, cell = named[0], self._field(named[0])(row)
-        if word == "timestamp":  # it may be text that nobody has read before
-            try:
-                moment_of(self._kinds[column], self._zone)(_text_of(cell))
-            except _MISFITS:
-                return _misfit(column, cell, self._kinds[column])
-        return RowProblem(str(error.reason), error.detail, column=column, found=_shown(cell))
-
-    def _put_native(self, row: Any, own_id: str) -> None:
-        try:
-            self._client.enqueue(row if self._id_field in row else {**row, self._id_field: own_id})
-        except MessageError as error:
-            raise RowProblem(str(error.reason), error.detail) from None
 
 
 def _of_cells(places: Mapping[str, Any], converters: Mapping[str, Convert], which: Callable[[Any], RowProblem]) -> Get:

@@ -140,16 +140,16 @@ def moment_of(kind: str, zone: tzinfo) -> Callable[[str], datetime]:
     return lambda cell: _zoned(_parsed(cell), zone)
 
 
-def moment_given_of(kind: str, zone: tzinfo) -> Callable[[str], datetime | str]:
-    """What makes a moment to be given to a call, as for `trait_of`: text that the call reads itself stays so."""
+def moment_given_of(kind: str, zone: tzinfo) -> Callable[[str], str]:
+    """What makes a moment to be given to a call, as for `trait_of`: text that the call reads itself stays as it is."""
     convert = moment_of(kind, zone)
     if kind != "datetime":
-        return convert
+        return lambda cell: iso(convert(cell))
 
-    def moment(cell: str) -> datetime | str:
+    def moment(cell: str) -> str:
         if len(cell) in _UTC_LENGTHS and cell[10] == "T" and cell[-1] == "Z":
             return cell
-        return convert(cell)
+        return iso(convert(cell))
 
     return moment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import islice
@@ -10,18 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..calls import segment_flags
 from ..encoding import loads
-from ..errors import DropReason
+from ..errors import DropReason, MessageError
 from ..message import encode, native_flags
 from ..stamp import ID_GIVEN, TIME_GIVEN, new_head
-from .calls import Caller, kinds_of
+from .calls import call_of, kinds_of
 from .columns import Found, found_in
 from .connecting import from_environment
-from .ids import ids_for
 from .likely import likely_in
+from .look import look_of
 from .mapping import NATIVE
-from .one_file import look_of
 from .problems import RowProblem
-from .rows import Rows
+from .reading import rows_of, task_of
 from .source import Source
 
 if TYPE_CHECKING:
@@ -159,66 +159,57 @@ def dry_run(
         look = look_of(source, job.plan)
         if show is not None:
             show(look, columns_of(look, job.plan, source.name))
-        stream, _ = source.at(look.offset)
-        rows = Rows(stream, look.form, offset=look.offset, line=look.line, width=len(look.columns))
-        return _Check(job, look, connect, tell).run(rows, source.name)
+        return _Check(job, connect, tell).run(source, look)
     finally:
         source.close()
 
 
 class _Check:
-    def __init__(
-        self,
-        job: Job,
-        look: Look,
-        connect: Connect,
-        tell: Callable[[int, RowProblem], object] | None,
-    ) -> None:
+    def __init__(self, job: Job, connect: Connect, tell: Callable[[int, RowProblem], object] | None) -> None:
         self._job = job
-        self._look = look
         self._connect = connect
         self._tell = tell
         self._samples: list[Sample] = []
         self._refused: Counter[str] = Counter()
 
-    def run(self, rows: Rows, where: str) -> DryResult:
+    def run(self, source: Source, look: Look) -> DryResult:
         """Call a client that never sends: the first messages are told as those that it leaves behind."""
         link = self._link(on_drop=self._keep)
         self._destinations = {one.name: one for one in link.destinations}
         first, rest = link.client, self._link(when_full="drop_oldest", max_queue_messages=1).client
-        link.check(self._job.plan.kind, where)
-        kinds = kinds_of(self._job.plan, self._look, where)
-        started = datetime.now(timezone.utc)
-        caller, other = (
-            Caller(
-                *(client, self._job.plan, self._look), kinds=kinds, started=started, where=where, id_field=link.id_field
-            )
-            for client in (first, rest)
-        )
-        id_of = ids_for(self._job.plan.digest)
+        plan = self._job.plan
+        link.check(plan.kind, source.name)
+        started = datetime.now(timezone.utc).isoformat()
+        how = {"offset": look.offset, "line": look.line}
+        task = task_of(source, plan, look, **how, started=started, id_field=link.id_field)
+        conversion, stream = task.conversion, source.at(look.offset)[0]
+        call, other = call_of(first, plan.kind), call_of(rest, plan.kind)
         count = good = skipped = 0
         try:
-            for line, row in rows:
-                count += 1
-                if row is None:
-                    skipped += 1
-                    continue
-                try:
-                    if isinstance(row, RowProblem):
-                        raise row
-                    own_id = caller.given_id(row) or id_of(line, b"".join(rows.taken))
-                    caller.put(row, own_id)
-                except RowProblem as problem:
-                    self._refused[problem.reason] += 1
-                    if self._tell is not None:
-                        self._tell(line, problem)
-                else:
-                    good += 1
-                    caller = other if good == SAMPLES else caller
+            with closing(rows_of(task, source, stream)) as rows:
+                for line, raw, _, _, _, given in rows:
+                    count += 1
+                    if given is None:
+                        skipped += 1
+                    elif type(given) is not tuple:
+                        self._refuse(line, RowProblem(*given))
+                    else:
+                        try:
+                            call(*given[0], **given[1])
+                        except MessageError as error:
+                            self._refuse(line, conversion.refused(error, raw))
+                        else:
+                            good += 1
+                            call = other if good == SAMPLES else call
         finally:
             first.shutdown(0)
             rest.shutdown(0)
         return DryResult(count, good, skipped, dict(self._refused), tuple(self._samples))
+
+    def _refuse(self, line: int, problem: RowProblem) -> None:
+        self._refused[problem.reason] += 1
+        if self._tell is not None:
+            self._tell(line, problem)
 
     def _link(self, **options: Any) -> Connected:
         silent: dict[str, Any] = {"strict": True, "background": False, "buffer": None, "dead_letters": None}

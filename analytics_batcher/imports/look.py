@@ -16,6 +16,7 @@ from .rows import Form, Rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from .mapping import Mapping as Plan
     from .source import Head, Source
 
 SAMPLE_ROWS: Final = 1_000
@@ -97,6 +98,18 @@ def look_at(
     good = [row for row, _, _ in sample if isinstance(row, list) and len(row) == len(names)]
     cells = {name: [row[place] for row in good] for place, name in enumerate(names) if name}
     return Look(form, names, cells, offset, line, head.whole and len(found) <= SAMPLE_ROWS)
+
+
+def look_of(source: Source, plan: Plan) -> Look:
+    """A look at a source as a mapping says that it is written.
+
+    Raises:
+        ImportProblem: If the mapping does not fit.
+    """
+    how: dict[str, Any] = {"kind": plan.format, "delimiter": plan.delimiter, "quote": plan.quote}
+    look = look_at(source, **how, header=plan.header, wanted=plan.columns)
+    plan.checked(look.columns, source.name)
+    return look
 
 
 def _stream(head: Head) -> io.BufferedReader:

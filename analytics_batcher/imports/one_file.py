@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import DropReason
+from ..errors import DropReason, MessageError
 from . import checkpoint as checkpoints
-from .calls import Caller, kinds_of
+from .calls import call_of
 from .checkpoint import Checkpoint, digest_of
-from .ids import ids_for
-from .look import Look, look_at
+from .look import Look, look_of
 from .problems import ImportProblem, RowProblem
+from .reading import rows_of, task_of
 from .rejected import Rejected
 from .results import Job, State, Sums
-from .rows import MOST_LINE_BYTES, Form, Rows, is_cut
+from .rows import MOST_LINE_BYTES, Form, is_cut
 from .settling import Fate, Settling, Stopped
 from .source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..client import Client
-    from .mapping import Mapping as Plan
+    from .reading import Read
 
 CHUNK_ROWS: Final = 2_500
 _SHARED_ROWS: Final = 1_000  # one of several destinations tells of so many messages that it refuses at the calls
 _CHUNK_BYTES: Final = 2**20
-
-
-def look_of(source: Source, plan: Plan) -> Look:
-    """A look at a source as a mapping says that it is written.
-
-    Raises:
-        ImportProblem: If the mapping does not fit.
-    """
-    how: dict[str, Any] = {"kind": plan.format, "delimiter": plan.delimiter, "quote": plan.quote}
-    look = look_at(source, **how, header=plan.header, wanted=plan.columns)
-    plan.checked(look.columns, source.name)
-    return look
 
 
 class FileImport:
@@ -115,20 +105,21 @@ class FileImport:
         if note.last_bytes and digest_of(last) != note.last:
             raise self._changed()
         self._note, self._earlier, self._form = note, note.rows, look.form
-        caller = Caller(
-            *(self._client, job.plan, look),
-            kinds=kinds_of(job.plan, look, source.name),
-            started=datetime.fromisoformat(note.started),
-            where=source.name,
+        task = task_of(
+            *(source, job.plan, look),
+            offset=note.offset,
+            line=note.line,
+            started=note.started,
             id_field=self._settling.id_field,
         )
-        rows = Rows(stream, look.form, offset=note.offset, line=note.line, width=len(look.columns))
+        self._conversion = task.conversion
         self._rejected.keep(note.rejected_bytes)
         if job.checkpoint_path is not None:  # before the first row: its time is to be the same in each run
             checkpoints.write(job.checkpoint_path, note)
         if self._show is not None:
             self._show(job, look)
-        self._send(rows, caller, ids_for(job.plan.digest))
+        with closing(rows_of(task, source, stream)) as rows:
+            self._send(rows, note)
 
     def _known(self, source: Source, look: Look) -> Checkpoint:
         path, head = self._job.checkpoint_path, source.head.data
@@ -155,45 +146,47 @@ class FileImport:
             expected="the same file, or one that has grown; or --restart to send all of its rows",
         )
 
-    def _send(self, rows: Rows, caller: Caller, id_of: Callable[[int, bytes], str]) -> None:
+    def _send(self, rows: Iterator[Read], note: Checkpoint) -> None:
         self._say(0, "")
-        taken, most, put_one, known = rows.taken, self._most, caller.put, self._put
-        given_id = caller.given_id if caller.brings_ids else None
-        begin, last = rows.offset, b""
-        for line, row in rows:
-            raw = taken[0] if len(taken) == 1 else b"".join(taken)
-            if type(row) is list or type(row) is dict:
-                own_id = id_of(line, raw) if given_id is None else given_id(row) or id_of(line, raw)
+        call, most, known = call_of(self._client, self._job.plan.kind), self._most, self._put
+        begin = end = note.offset
+        end_line, last = note.line, b""
+        for line, raw, row_end, row_end_line, own_id, given in rows:
+            if type(given) is tuple:
                 if own_id in known:  # or it would not be known which of the two was refused
-                    begin = rows.offset - len(raw)
-                    self._settle(begin, line - 1, last)
+                    begin = end
+                    self._settle(end, end_line, last)
+                problem = None
                 try:
-                    try:
-                        put_one(row, own_id)
-                    except RowProblem as problem:
-                        if not self._has_no_room(problem):
-                            raise
-                        put_one(row, own_id)
+                    call(*given[0], **given[1])
+                except MessageError as error:
+                    problem = self._problem(error, raw, partial(call, *given[0], **given[1]))
+                if problem is None:
                     known[own_id] = line, raw
-                except RowProblem as problem:
+                else:
                     self._refuse(line, raw, problem)
-            elif row is None:
+            elif given is None:
                 self._skipped += 1
             else:
-                self._refuse(line, raw, row)
+                self._refuse(line, raw, RowProblem(*given))
             self._count += 1
-            last = raw
-            if self._count >= most or rows.offset - begin > _CHUNK_BYTES:
-                begin = rows.offset
-                self._settle(begin, rows.line, last)
-        self._settle(rows.offset, rows.line, last, done=True)
+            end, end_line, last = row_end, row_end_line, raw
+            if self._count >= most or end - begin > _CHUNK_BYTES:
+                begin = end
+                self._settle(end, end_line, last)
+        self._settle(end, end_line, last, done=True)
 
-    def _has_no_room(self, problem: RowProblem) -> bool:
-        """Whether a row was refused for want of room only; if so, there is some now."""
-        if problem.reason == DropReason.QUEUE_FULL and self._put:
+    def _problem(self, error: MessageError, raw: bytes, again: Callable[[], object]) -> RowProblem | None:
+        """Why a row was refused at once; `None` if it was for want of room only, and there is some now."""
+        if error.reason == DropReason.QUEUE_FULL and self._put:
             self._await()
-            return True
-        return False
+            try:
+                again()
+            except MessageError as other:
+                error = other
+            else:
+                return None
+        return self._conversion.refused(error, raw)
 
     def _refuse(self, line: int, raw: bytes, problem: RowProblem) -> None:
         more = {"column": problem.column, "found": problem.found, "expected": problem.expected}

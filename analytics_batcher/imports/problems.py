@@ -33,10 +33,15 @@ class RowProblem(Exception):  # noqa: N818 - a row that is refused, and no failu
         expected: What should be there.
     """
 
-    def __init__(self, reason: str, detail: str, *, column: str = "", found: str = "", expected: str = "") -> None:
+    def __init__(self, reason: str, detail: str, column: str = "", found: str = "", expected: str = "") -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.column = column
         self.found = found
         self.expected = expected
+
+    @property
+    def parts(self) -> list[str]:
+        """What it is made of."""
+        return [self.reason, self.detail, self.column, self.found, self.expected]

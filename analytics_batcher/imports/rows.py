@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, cast
 
 from ..encoding import loads
 from .problems import RowProblem
@@ -172,6 +173,12 @@ class Rows:
                     )
             yield self.line, row
             taken.clear()
+
+
+def row_of(raw: bytes, form: Form) -> Any:
+    """One row, read again out of the bytes that it is made of."""
+    stream = io.BufferedReader(cast("io.RawIOBase", io.BytesIO(raw)))
+    return next(iter(Rows(stream, form)))[1]
 
 
 def is_cut(raw: bytes) -> bool:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from ..retry import Retry
 from .calls import kinds_of
 from .connecting import from_environment
-from .one_file import CHUNK_ROWS, FileImport, look_of
+from .look import look_of
+from .one_file import CHUNK_ROWS, FileImport
 from .results import ImportResult, Sums
 from .settling import Settling, Stopped
 from .source import STDIN, Source

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, cast
@@ -75,7 +76,7 @@ class Source:
                 codecs.lookup(encoding)
             except LookupError:
                 raise ImportProblem("there is no such encoding", where="encoding", found=encoding) from None
-        raw = self._raw()
+        raw = self._file = self._raw()
         first = raw.peek(len(codecs.BOM_UTF32_LE))
         self.gzipped = first.startswith(_GZIP)
         if self.gzipped:
@@ -113,6 +114,12 @@ class Source:
     def name(self) -> str:
         """What the source is called."""
         return self.path if self.is_file else "standard input"
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What tells a file from another one of the same name."""
+        found = os.fstat(self._file.fileno())
+        return found.st_dev, found.st_ino
 
     def at(self, offset: int, *, last: int = 0) -> tuple[BinaryIO, bytes]:
         """The stream from a position on; to be asked for once.
