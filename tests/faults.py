@@ -1613,7 +1613,7 @@ IMPORTS = [
         "a signal for all processes ends the one that reads",
         "imports/reading.py",
         {"signal.signal(getattr(signal, name), signal.SIG_IGN)": "pass"},
-        ["test_import_reading.py::test_a_stop_of_all_processes_settles_what_is_in_flight"],
+        ["test_import_reading.py::test_a_signal_for_all_processes_is_the_imports_matter"],
     ),
     Fault(
         "a file that has taken another's place is read on",

@@ -141,14 +141,14 @@ def moment_of(kind: str, zone: tzinfo) -> Callable[[str], datetime]:
 
 
 def moment_given_of(kind: str, zone: tzinfo) -> Callable[[str], str]:
-    """What makes a moment to be given to a call, as for `trait_of`: text that the call reads itself stays as it is."""
+    """What makes a moment to be given to a call, as for `trait_of`: text that the call reads itself is not read."""
     convert = moment_of(kind, zone)
     if kind != "datetime":
         return lambda cell: iso(convert(cell))
 
     def moment(cell: str) -> str:
         if len(cell) in _UTC_LENGTHS and cell[10] == "T" and cell[-1] == "Z":
-            return cell
+            return cell if len(cell) == _UTC_LENGTHS[1] else f"{cell[:-1]}.000Z"  # as the call writes it
         return iso(convert(cell))
 
     return moment
