@@ -19,9 +19,8 @@ from import_files import write_tracks
 from analytics_batcher.imports import reading
 from analytics_batcher.imports.look import look_of
 from analytics_batcher.imports.mapping import Mapping
-from analytics_batcher.imports.problems import ImportProblem
+from analytics_batcher.imports.problems import ImportProblem, Stopped
 from analytics_batcher.imports.reading import rows_of, task_of
-from analytics_batcher.imports.settling import Stopped
 from analytics_batcher.imports.source import Source
 from analytics_batcher.receiver import Reply
 

@@ -13,12 +13,12 @@ from . import checkpoint as checkpoints
 from .calls import call_of
 from .checkpoint import Checkpoint, digest_of
 from .look import Look, look_of
-from .problems import ImportProblem, RowProblem
+from .problems import ImportProblem, RowProblem, Stopped
 from .reading import rows_of, task_of
 from .rejected import Rejected
 from .results import Job, State, Sums
 from .rows import MOST_LINE_BYTES, Form, is_cut
-from .settling import Fate, Settling, Stopped
+from .settling import Fate, Settling
 from .source import Source
 
 if TYPE_CHECKING:

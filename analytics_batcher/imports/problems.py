@@ -22,6 +22,10 @@ class ImportProblem(ValueError):  # noqa: N818 - the public contract has no such
         self.expected = expected
 
 
+class Stopped(Exception):  # noqa: N818 - it ends an import, and says why
+    """An import cannot go on now; the same one goes on later."""
+
+
 class RowProblem(Exception):  # noqa: N818 - a row that is refused, and no failure of ours
     """A row that cannot be sent.
 

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from .calls import Conversion, kinds_of
 from .ids import ids_for
-from .problems import ImportProblem, RowProblem
+from .problems import ImportProblem, RowProblem, Stopped
 from .rows import Rows
-from .settling import Stopped
 from .source import Source
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from .calls import kinds_of
 from .connecting import from_environment
 from .look import look_of
 from .one_file import CHUNK_ROWS, FileImport
+from .problems import Stopped
 from .results import ImportResult, Sums
-from .settling import Settling, Stopped
+from .settling import Settling
 from .source import STDIN, Source
 
 if TYPE_CHECKING:

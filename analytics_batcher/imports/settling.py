@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .problems import Stopped
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,10 +22,6 @@ _DENIED: Final = ("HTTP 401", "HTTP 403")
 _DENIED_SECONDS: Final = 5.0
 _QUIET: Final = 1.0
 """Seconds without progress from which on it is said what is waited for."""
-
-
-class Stopped(Exception):  # noqa: N818 - it ends an import, and says why
-    """The import cannot go on now."""
 
 
 class Fate(NamedTuple):
