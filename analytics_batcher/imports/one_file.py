@@ -18,7 +18,6 @@ from .reading import rows_of, task_of
 from .rejected import Rejected
 from .results import Job, State, Sums
 from .rows import MOST_LINE_BYTES, Form, is_cut
-from .settling import Fate, Settling
 from .source import Source
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..client import Client
     from .reading import Read
+    from .settling import Fate, Settling
 
 CHUNK_ROWS: Final = 2_500
 _SHARED_ROWS: Final = 1_000  # one of several destinations tells of so many messages that it refuses at the calls
