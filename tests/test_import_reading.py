@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,18 +31,24 @@ LARGE = 20_000
 """Rows of a file that the command reads ahead."""
 
 
-def rows(path, plan, offset=0, line=0):
-    """What is read of a file; from an offset on, if not all of it."""
+@contextmanager
+def opened(path, plan=TRACKS, offset=0, line=0):
+    """A file's source, its stream, and the task to read it; from an offset on, if not all of it."""
     source = Source(str(path), plan.encoding)
     try:
         look = look_of(source, plan)
         stream, _ = source.at(offset or look.offset)
         where = {"offset": offset or look.offset, "line": line or look.line}
         task = task_of(source, plan, look, **where, started="2024-01-02T03:04:05+00:00", id_field="messageId")
-        with closing(rows_of(task, source, stream)) as found:
-            return list(found)
+        yield task, source, stream
     finally:
         source.close()
+
+
+def rows(path, plan, offset=0, line=0):
+    """What is read of a file."""
+    with opened(path, plan, offset, line) as parts, closing(rows_of(*parts)) as found:
+        return list(found)
 
 
 def children(pid):
@@ -93,20 +99,11 @@ def test_a_file_that_was_replaced_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "LEAST_BYTES", 0)
     path = tmp_path / "tracks.csv"
     write_tracks(path, ROWS)
-    source = Source(str(path))
-    look = look_of(source, TRACKS)
-    task = task_of(
-        *(source, TRACKS, look),
-        offset=look.offset,
-        line=look.line,
-        started="2024-01-02T03:04:05Z",
-        id_field="messageId",
-    )
-    path.rename(tmp_path / "other.csv")
-    write_tracks(path, ROWS)
-    with closing(rows_of(task, source, None)) as found, pytest.raises(ImportProblem, match="replaced"):
-        next(found)
-    source.close()
+    with opened(path) as parts:
+        path.rename(tmp_path / "other.csv")
+        write_tracks(path, ROWS)
+        with closing(rows_of(*parts)) as found, pytest.raises(ImportProblem, match="replaced"):
+            next(found)
 
 
 def test_the_process_ends_with_the_reading(tmp_path, monkeypatch):
@@ -114,23 +111,19 @@ def test_the_process_ends_with_the_reading(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "LEAST_BYTES", 0)
     path = tmp_path / "tracks.csv"
     write_tracks(path, LARGE)
-    source = Source(str(path))
-    look = look_of(source, TRACKS)
-    how = {"offset": look.offset, "line": look.line, "started": "2024-01-02T03:04:05Z", "id_field": "messageId"}
-    task = task_of(source, TRACKS, look, **how)
     before = set(children(os.getpid()))
-    found = rows_of(task, source, None)
-    next(found)
-    assert len(set(children(os.getpid())) - before) == 1
-    found.close()
-    assert set(children(os.getpid())) <= before
-    with closing(rows_of(task, source, None)) as found:
+    with opened(path) as parts:
+        found = rows_of(*parts)
         next(found)
-        (child,) = set(children(os.getpid())) - before
-        os.kill(child, signal.SIGKILL)
-        with pytest.raises(Stopped, match="-9"):
-            list(found)
-    source.close()
+        assert len(set(children(os.getpid())) - before) == 1
+        found.close()
+        assert set(children(os.getpid())) <= before
+        with closing(rows_of(*parts)) as found:
+            next(found)
+            (child,) = set(children(os.getpid())) - before
+            os.kill(child, signal.SIGKILL)
+            with pytest.raises(Stopped, match="-9"):
+                list(found)
 
 
 def test_a_broken_file_is_told_of_as_where_it_is_read_here(tmp_path, monkeypatch):
