@@ -40,6 +40,9 @@ _PIECE_ROWS: Final = 250
 _PIECE_BYTES: Final = 2**16
 _PIPE_BYTES: Final = 2**20  # so that the reader need not wait while a chunk is settled; where it can be had
 _LENGTH: Final = struct.Struct("<I")
+_ROOT: Final = str(
+    Path(__file__).parents[2]
+)  # what is installed to be edited may be found by other means than the path
 # Isolated, as the current folder is nobody's to import from; and then with the very path that this process has.
 _PROGRAM: Final = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
@@ -150,7 +153,7 @@ def _ahead(task: Task) -> Generator[Read]:
     try:
         _widen(process.stdout)
         with contextlib.suppress(BrokenPipeError), process.stdin as request:
-            pickle.dump(sys.path, request)
+            pickle.dump([*sys.path, _ROOT], request)
             pickle.dump(task, request)
         while piece := _next(process):
             yield from piece
