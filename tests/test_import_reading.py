@@ -94,6 +94,15 @@ def test_what_is_read_ahead_is_what_is_read_here(tmp_path, monkeypatch, form):
     assert rows(path, plan, middle[2], middle[3]) == here[len(here) // 2 :]
 
 
+def test_where_no_process_can_be_had_it_is_read_here(tmp_path, monkeypatch):
+    """A machine that starts no further process imports nevertheless."""
+    path, plan = written(tmp_path, "csv")
+    here = rows(path, plan)
+    monkeypatch.setattr(reading, "LEAST_BYTES", 0)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    assert rows(path, plan) == here
+
+
 def test_a_file_that_was_replaced_is_not_read(tmp_path, monkeypatch):
     """The process reads the very file that was looked at, or says that it is gone."""
     monkeypatch.setattr(reading, "LEAST_BYTES", 0)

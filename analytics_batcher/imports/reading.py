@@ -118,7 +118,7 @@ def rows_of(task: Task, source: Source, stream: BinaryIO) -> Generator[Read]:
     if source.is_file and sys.executable and not getattr(sys, "frozen", False):
         left = Path(task.path).stat().st_size - (0 if source.gzipped else task.offset)
         if left >= LEAST_BYTES:
-            return _ahead(task)
+            return _ahead(task, stream)
     return _read(task, stream)
 
 
@@ -141,13 +141,17 @@ def _read(task: Task, stream: BinaryIO) -> Generator[Read]:
         yield line, raw, rows.offset, rows.line, own_id, given
 
 
-def _ahead(task: Task) -> Generator[Read]:
-    process = subprocess.Popen(  # noqa: S603 - this Python, and our own program
-        [sys.executable, "-I", "-c", _PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is this process's matter
-    )
+def _ahead(task: Task, stream: BinaryIO) -> Generator[Read]:
+    try:
+        process = subprocess.Popen(  # noqa: S603 - this Python, and our own program
+            [sys.executable, "-I", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is this process's matter
+        )
+    except OSError:  # no more processes here, or no such program
+        yield from _read(task, stream)
+        return
     assert process.stdin is not None  # noqa: S101 - for the type checker
     assert process.stdout is not None  # noqa: S101 - for the type checker
     try:
