@@ -101,9 +101,8 @@ class Source:
     def _raw(self) -> io.BufferedReader:
         if self.is_file:
             path = Path(self.path)
-            if (
-                path.exists() and not path.is_file() and not path.is_dir()
-            ):  # it can be read once, and a file is looked at
+            # A look is taken at a file before it is read, and what a pipe has given it does not give again.
+            if path.exists() and not path.is_file() and not path.is_dir():
                 raise ImportProblem(
                     "is no file that can be read twice", where=self.path, expected="a file; or -, and standard input"
                 )
