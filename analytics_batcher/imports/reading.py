@@ -1,7 +1,7 @@
 """Reading ahead: rows become what calls are given, in a process of its own where a file is not small.
 
-The calls and their delivery keep one interpreter busy. With another one to read meanwhile, an import takes six tenths of
-the time: `python benchmarks/imports.py`.
+The calls and their delivery keep one interpreter busy. With another one that reads meanwhile, an import takes six
+tenths of the time: `python benchmarks/imports.py`.
 """
 
 from __future__ import annotations
